@@ -1,0 +1,128 @@
+"""Checks of settings: each takes a field's name and its value, and names the field if it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from opencode_trio.errors import OpenCodeConfigError
+
+ACTIONS = ("allow", "ask", "deny")
+OWNED_FLAGS = {
+    "format": "the library reads opencode's JSON",
+    "attach": "`run --attach` loses output and errors; use a session for a shared server",
+}
+"""Flags of ``opencode run`` that a caller may not set, and why."""
+
+
+def refusal(field: str, problem: str) -> OpenCodeConfigError:
+    return OpenCodeConfigError(f"RunConfig.{field}: {problem}")
+
+
+def is_string(field: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise refusal(field, f"expected a string, got {value!r}")
+    if "\0" in value:
+        raise refusal(field, "holds a NUL byte, which no command line or environment can carry")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise refusal(field, f"cannot be written as UTF-8: {exc}") from exc
+
+
+def is_text(field: str, value: object) -> None:
+    is_string(field, value)
+    if not str(value).strip():
+        raise refusal(field, "is empty; leave it out for opencode's default")
+
+
+def is_model(field: str, value: object) -> None:
+    is_text(field, value)
+    if not re.fullmatch(r"[^/\s]+/\S+", str(value)):
+        raise refusal(field, f"expected 'provider/model', got {value!r}")
+
+
+def is_flag(field: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise refusal(field, f"expected True or False, got {value!r}")
+
+
+def is_count(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise refusal(field, f"expected a positive integer, got {value!r}")
+
+
+def is_texts(field: str, value: object) -> None:
+    if not isinstance(value, list):
+        raise refusal(field, f"expected a list of strings, got {value!r}")
+    for index, item in enumerate(value):
+        is_string(f"{field}[{index}]", item)
+
+
+def is_mapping(field: str, value: object) -> Mapping[object, object]:
+    if not isinstance(value, Mapping):
+        raise refusal(field, f"expected a mapping, got {value!r}")
+    return value
+
+
+def is_json_object(field: str, value: object) -> None:
+    is_mapping(field, value)
+    try:
+        _has_text_keys(field, value)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except OpenCodeConfigError:
+        raise
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise refusal(field, f"cannot be written as JSON: {exc}") from exc
+
+
+def _has_text_keys(path: str, value: object) -> None:
+    # json.dumps would turn the keys 1 and None into "1" and "null" without a word.
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise refusal(path, f"key {key!r} is not a string")
+            _has_text_keys(f"{path}.{key}", inner)
+
+
+def is_permission(field: str, value: object) -> None:
+    if not isinstance(value, str):
+        is_json_object(field, value)
+    check_actions(value, f"RunConfig.{field}", allow_ask=True)
+
+
+def check_actions(value: object, path: str, *, allow_ask: bool) -> None:
+    """Check every action in a map of maps of actions; `path` is where it stands."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_actions(inner, f"{path}.{key}", allow_ask=allow_ask)
+    elif value not in ACTIONS:
+        expected = ", ".join(ACTIONS)
+        raise OpenCodeConfigError(f"{path}: unknown action {value!r}; expected one of {expected}")
+    elif value == "ask" and not allow_ask:
+        raise OpenCodeConfigError(
+            f"{path}: 'ask' is not supported in run mode, where nobody can answer; "
+            "use 'allow' or 'deny', or a session with on_permission"
+        )
+
+
+def is_environment(field: str, value: object) -> None:
+    for name, setting in is_mapping(field, value).items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise refusal(field, f"{name!r} cannot name an environment variable")
+        is_string(field, name)
+        is_string(f"{field}[{name!r}]", setting)
+
+
+def is_flags(field: str, value: object) -> None:
+    """Check flags of a command line: names without dashes, and values or lists of values."""
+    for flag, setting in is_mapping(field, value).items():
+        if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]*", flag):
+            raise refusal(field, f"{flag!r} cannot name a flag; write it without dashes")
+        if flag in OWNED_FLAGS:
+            raise refusal(field, f"{flag!r} cannot be set: {OWNED_FLAGS[flag]}")
+        for item in setting if isinstance(setting, list | tuple) else [setting]:
+            if not isinstance(item, str | int | float | None):
+                raise refusal(f"{field}[{flag!r}]", f"cannot be a flag's value: {item!r}")
+            is_string(f"{field}[{flag!r}]", str(item))

@@ -1,0 +1,152 @@
+"""What an isolated child may know of the host's global config: its providers.
+
+Pure: text and dictionaries in, dictionaries out.  How opencode reads a config file (1.18): it puts
+``{env:NAME}`` and then ``{file:PATH}`` into the *text*, and parses what comes out.  A relative
+path counts from the directory of that file, ``~/`` is the real home (``os.homedir()``).
+"""
+
+from __future__ import annotations
+
+import json
+import os.path
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+
+PROVIDER_KEYS = ("$schema", "provider", "disabled_providers", "enabled_providers")
+"""The keys that say where models come from; every other key is a capability or a taste."""
+
+_ENV = re.compile(r"\{env:([^}]+)\}")
+# A path may itself hold {env:NAME}, because opencode puts those in first.
+_FILE = re.compile(r"\{file:((?:\{env:[^}]+\}|[^}])+)\}")
+
+
+def parse_config(text: str) -> Json:
+    """Parse a config file: JSON, or JSON with comments and trailing commas.
+
+    Raises:
+        ValueError: it is neither, or its root is not an object.
+        RecursionError: it is nested a thousand deep.
+    """
+    value = _loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("its root is not an object")  # noqa: TRY004 - the file's fault, not a type
+    return value
+
+
+def _loads(text: str) -> object:
+    text = text.removeprefix("\ufeff")
+    try:
+        return json.loads(text)
+    except ValueError:
+        import jsonc  # noqa: PLC0415 - most hosts have no comments in their config, or no config
+
+        return jsonc.loads(text)
+
+
+def render_config(config: Mapping[str, Any]) -> str:
+    """Write a config so that opencode reads it back.
+
+    Raises:
+        ValueError: it holds what JSON has no word for (NaN, half a surrogate pair).
+    """
+    # Not ASCII only: opencode looks for {file:...} in the text as it stands, so an escape
+    # such as \u00e9 would become part of the path.
+    text = json.dumps(config, ensure_ascii=False, allow_nan=False)
+    text.encode()
+    return text
+
+
+def provider_config(
+    config: Mapping[str, Any], *, directory: str, home: str, environ: Mapping[str, str]
+) -> Json:
+    """Keep what selects and configures providers, such that it works from any directory.
+
+    Args:
+        config: A parsed config file.
+        directory: Where the file lies (not where a link to it leads: opencode does not look).
+        home: What ``~/`` means in ``{file:~/...}``.
+        environ: What ``{env:NAME}`` means *inside a path*; elsewhere it is left to the child.
+    """
+
+    def absolute(match: re.Match[str]) -> str:
+        path = _ENV.sub(lambda name: environ.get(name[1], ""), match[1])
+        path = _below_home(path, home)
+        return f"{{file:{os.path.normpath(os.path.join(directory, path))}}}"  # noqa: PTH118 - pure
+
+    kept = {key: config[key] for key in PROVIDER_KEYS if key in config}
+    rewritten: Json = _map_strings(kept, lambda text: _FILE.sub(absolute, text))
+    return rewritten
+
+
+def variables_of(config: Mapping[str, Any]) -> frozenset[str]:
+    """Name the environment variables that providers take their credentials from.
+
+    They are asked for by ``{env:NAME}`` anywhere, or by name in ``provider.<id>.env``.
+    """
+    providers = config.get("provider")
+    listed = [
+        name
+        for provider in (providers.values() if isinstance(providers, dict) else ())
+        if isinstance(provider, dict) and isinstance(provider.get("env"), list)
+        for name in provider["env"]
+        if isinstance(name, str)
+    ]
+    placed = [name for text in _strings(config) for name in _ENV.findall(text)]
+    return frozenset(listed + placed)
+
+
+def expand_home(config: Mapping[str, Any], home: str) -> Json:
+    """Replace a leading ``~/`` where an isolated opencode would look into its private home.
+
+    Those are ``instructions``, ``skills.paths`` and local ``references``.  Permission patterns
+    and ``{file:~/...}`` are not touched: opencode takes the real home there.
+
+    Args:
+        config: A config, as it goes into ``OPENCODE_CONFIG_CONTENT``.
+        home: The host's home directory.
+
+    Returns:
+        A copy; parts of a shape that opencode would refuse anyway come back as they are.
+    """
+
+    def expand(value: object) -> object:
+        return _map_strings(value, lambda text: _below_home(text, home))
+
+    skills = config.get("skills")
+    rewritten: Json = {key: expand(config[key]) for key in _HOME_KEYS if key in config}
+    if isinstance(skills, dict) and "paths" in skills:
+        rewritten["skills"] = {**skills, "paths": expand(skills["paths"])}
+    return {**config, **rewritten}
+
+
+# `reference` is the older name of `references`.
+_HOME_KEYS = ("instructions", "references", "reference")
+
+
+def _below_home(path: str, home: str) -> str:
+    return os.path.join(home, path[2:]) if path.startswith("~/") else path  # noqa: PTH118 - pure
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """Rebuild a JSON value with each string changed, the keys of objects excepted."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [_map_strings(item, change) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _map_strings(item, change) for key, item in value.items()}
+    return value
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)

@@ -1,0 +1,166 @@
+"""`RunConfig`: what a caller may set, checked when it is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from opencode_trio import _checks as check
+from opencode_trio._checks import check_actions
+from opencode_trio._json import object_of
+
+PermissionMap: TypeAlias = Mapping[str, Any]
+"""Tool to action, or tool to pattern to action; the last rule that matches wins."""
+
+
+def _own(value: Any) -> Any:
+    """Copy, so that a caller who goes on changing a dict does not change a frozen config."""
+    try:
+        return _copy(value)
+    except RecursionError:
+        return value  # too deep, or a circle: the field's check refuses it by name
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _setting(test: Callable[[str, Any], None], default: Any = None) -> Any:
+    def validate(_: RunConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None or default is not None:
+            test(attribute.name, value)
+
+    # Configs are equal if they read the same: among permissions the order decides, and dicts,
+    # which know none and have no hash, would not do.
+    return attrs.field(default=default, validator=validate, converter=_own, eq=repr)
+
+
+@attrs.frozen
+class RunConfig:
+    """Settings of a run or a session.  Checked on construction; change with `attrs.evolve`.
+
+    Raises:
+        OpenCodeConfigError: a field cannot be right; the message names it.
+    """
+
+    agent: str | None = _setting(check.is_text)
+    """The primary agent; opencode's own default is ``build``."""
+    model: str | None = _setting(check.is_model)
+    """The model, as ``provider/model``.  Without one opencode chooses, and may choose a free
+    third-party model."""
+    disable_autoupdate: bool = _setting(check.is_flag, default=True)
+    """Keep opencode from replacing itself."""
+    inherit_user_config: bool = _setting(check.is_flag, default=False)
+    """Use the host's own opencode setup.  By default only its providers and credentials are
+    taken over."""
+    extra_env: Mapping[str, str] | None = _setting(check.is_environment)
+    """Environment variables of the child, over everything else.  Tools the agent runs see them."""
+    permission: Mapping[str, Any] | str | None = _setting(check.is_permission)
+    """What tools may do: ``{"bash": "deny"}``, ``{"bash": {"*": "deny", "git *": "allow"}}``, or
+    one action for all.  The last rule that matches wins."""
+    mcp: Mapping[str, Any] | None = _setting(check.is_json_object)
+    """MCP servers by name."""
+    tools: Mapping[str, Any] | None = _setting(check.is_json_object)
+    """Tools (MCP globs, too) switched on and off."""
+    instructions: Sequence[str] | None = _setting(check.is_texts)
+    """Paths and globs of instruction files."""
+    config_overrides: Mapping[str, Any] | None = _setting(check.is_json_object)
+    """Anything else of opencode's configuration; the fields of this class are merged over it."""
+    cli_kwargs: Mapping[str, Any] | None = _setting(check.is_flags)
+    """Further flags of ``opencode run``, without their dashes; sessions have no command line."""
+    variant: str | None = _setting(check.is_text)
+    """The model's variant, its reasoning effort for example: ``high``, ``max``."""
+    small_model: str | None = _setting(check.is_model)
+    """The model for titles and the like; by default `model`, so that none of your text goes to
+    a provider you did not name."""
+    snapshot: bool | None = _setting(check.is_flag)
+    """Whether opencode keeps snapshots of the workspace, which `revert` needs and a large one
+    pays for; by default opencode decides (it does)."""
+    thinking: bool = _setting(check.is_flag, default=False)
+    """Whether ``run`` prints the model's thinking.  Sessions always tell it."""
+    max_steps: int | None = _setting(check.is_count)
+    """The most requests to the model in a turn; one more ends it with `OpenCodeLimitError`."""
+
+    def build_opencode_config_dict(self) -> dict[str, Any]:
+        """Build the configuration that opencode is given."""
+        fields = {
+            "permission": self.permission,
+            "mcp": self.mcp,
+            "tools": self.tools,
+            "instructions": self.instructions,
+            "small_model": self.small_model,
+            "snapshot": self.snapshot,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        overrides = self.config_overrides or {}
+        model = self.model or overrides.get("model")
+        defaults = {"small_model": model} if model else {}
+        return deep_merge(deep_merge(defaults, overrides), given)
+
+    def opencode_config_content_json(self) -> str | None:
+        """Write that configuration as ``OPENCODE_CONFIG_CONTENT`` wants it; ``None`` if empty."""
+        config = self.build_opencode_config_dict()
+        return json.dumps(config, ensure_ascii=False) if config else None
+
+
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two JSON objects; where both have an object, key by key, else `over` wins.
+
+    The keys of `over` come last, because of permissions the last rule that matches wins.
+    """
+    merged = {key: _copy(value) for key, value in base.items() if key not in over}
+    for key, value in over.items():
+        below = base.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = deep_merge(below, value)
+        else:
+            merged[key] = _copy(value)
+    return merged
+
+
+def split_model(model: str) -> dict[str, str]:
+    """Split ``provider/model`` into the server's ``{"providerID", "modelID"}``.
+
+    Only the first slash separates; model ids have slashes of their own.  Without a slash the
+    provider is empty.
+    """
+    provider, slash, rest = model.partition("/")
+    return {"providerID": provider if slash else "", "modelID": rest if slash else model}
+
+
+def validate_permission_actions(obj: Any, *, _path: str = "", allow_ask: bool = False) -> None:
+    """Check that every action in a permission map is one that opencode knows.
+
+    Args:
+        obj: an action, or a map of maps of actions.
+        allow_ask: whether ``ask`` is possible, as it is in a session.
+
+    Raises:
+        OpenCodeConfigError: an action is unknown, or ``ask`` where nobody can answer.
+    """
+    check_actions(obj, _path or "permission", allow_ask=allow_ask)
+
+
+def validate_config_for_run(cfg: RunConfig) -> None:
+    """Check what only run mode cannot do.
+
+    Raises:
+        OpenCodeConfigError: a permission is ``ask``.
+    """
+    for path, permission in _permissions(cfg):
+        if permission is not None:
+            check_actions(permission, path, allow_ask=False)
+
+
+def _permissions(cfg: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Yield every permission that a config sets, with where it stands."""
+    overrides = object_of(cfg.config_overrides)
+    yield "permission", cfg.permission
+    yield "config_overrides.permission", overrides.get("permission")
+    for name, agent in object_of(overrides.get("agent")).items():
+        yield f"config_overrides.agent.{name}.permission", object_of(agent).get("permission")
