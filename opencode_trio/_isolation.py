@@ -1,0 +1,256 @@
+"""The home of one child: an environment and a scratch directory that keep the host's setup out.
+
+Blocking, and without trio: call it in a worker thread.
+
+What of the host reaches a child (``inherit_user_config=False``):
+
+* **Providers**: the provider keys of the global config files, copied (see `_host_config`), and the
+  credentials, linked, so that a refreshed OAuth token lands in the host's own file.
+* **The shell's settings**: opencode hands its ``XDG_*`` variables on to the commands of the agent, so
+  every entry of the host's directories but opencode's own is linked into the private ones; git,
+  gh and uv find their files.  A *new* entry that such a command makes ends with the child.
+* **An administrator's policy**: the managed config in ``/etc/opencode``, and the remote config of an
+  organisation whose credentials are linked (``wellknown`` entries of ``auth.json``), still count.
+* **The project**: ``opencode.json``, ``.opencode``, ``AGENTS.md``, ``CLAUDE.md`` and skills, found from the
+  workspace upward.  Outside a git repository opencode walks up to ``/``: see
+  `host_files_above` for what that may pick up.
+
+Facts about opencode are those of 1.18.33, read from the binary and tested against it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from opencode_trio._child_env import RUN_MARKER, child_environment
+from opencode_trio._host_config import (
+    parse_config,
+    provider_config,
+    render_config,
+    variables_of,
+)
+from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
+
+_log = logging.getLogger("opencode_trio")
+
+# Where opencode looks for config files, below its config directory and below ~/.opencode.  (The
+# TOML file `config` of 2025 is left out: opencode turns it into config.json at its first start.)
+_GLOBAL_FILES = ("config.json", "opencode.json", "opencode.jsonc")
+_HOME_FILES = ("opencode.json", "opencode.jsonc")
+
+_CREDENTIALS = ("auth.json", "mcp-auth.json")
+
+_OPENCODE = frozenset({"opencode"})
+# What opencode reads below its home: agents, commands, plugins; CLAUDE.md and skills.
+_SETUP_IN_HOME = frozenset({".opencode", ".claude", ".agents"})
+
+# What opencode takes for a project's own on its way up from the workspace.
+_PROJECT_FILES = (
+    ".opencode",
+    "opencode.json",
+    "opencode.jsonc",
+    "AGENTS.md",
+    "CLAUDE.md",
+    "CONTEXT.md",
+    ".claude/skills",
+    ".agents/skills",
+)
+
+# opencode would install its plugin library by npm into every config directory that it may
+# write, for plugins that an isolated child has none of.  It takes this for "already done".
+_INSTALLED = {
+    "lockfileVersion": 3,
+    "packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}},
+}
+
+
+@attrs.frozen
+class ChildHome:
+    """What one child needs of the file system before it starts."""
+
+    scratch: Path
+    """A directory of mode 0700 for this child alone; whoever prepared it removes it."""
+    env: dict[str, str]
+    """The child's whole environment."""
+
+
+def prepare_child_home(
+    *,
+    base_env: Mapping[str, str],
+    inherit_user_config: bool,
+    isolate_db: bool,
+    data_home: Path | None,
+) -> ChildHome:
+    """Make the scratch directory of a child, and the environment that points into it.
+
+    Args:
+        base_env: The host's environment.
+        inherit_user_config: Leave the host's config, state and ``OPENCODE_*`` as they are.
+        isolate_db: Give the child a data directory (database, sessions, logs) in the scratch.
+        data_home: Use this data directory instead; made if it is missing, and never removed.
+
+    Raises:
+        OSError: a directory could not be made; what had been made is gone again.
+    """
+    host = _Host.of(base_env)
+    scratch = make_scratch()
+    try:
+        data = _private_data(host, scratch, isolate_db=isolate_db, data_home=data_home)
+        moved = {} if data is None else {"XDG_DATA_HOME": str(data)}
+        asked_for: frozenset[str] = frozenset()
+        if not inherit_user_config:
+            moved |= _private_setup(host, scratch)
+            asked_for = _copy_providers(host, scratch)
+        env = child_environment(
+            base_env,
+            inherit_user_config=inherit_user_config,
+            own_data=data is not None,
+            asked_for=asked_for,
+        )
+    except BaseException:
+        remove_scratch(scratch)
+        raise
+    return ChildHome(scratch, env | moved | {RUN_MARKER: uuid.uuid4().hex})
+
+
+def host_files_above(workspace: Path, base_env: Mapping[str, str]) -> list[Path]:
+    """Name the host's own files that opencode takes for the project's, because it walks that far.
+
+    opencode looks for a project's files from the workspace up to the root of its git
+    repository; without one, up to ``/``, and so past the host's home directory.  No variable
+    stops it there.  ``git init`` in the workspace does, as does ``OPENCODE_DISABLE_PROJECT_CONFIG``
+    (which shuts out the project's files as well).
+
+    Returns:
+        Existing files and directories in the home directory; none if the walk ends below it.
+    """
+    home = Path(os.path.abspath(_Host.of(base_env).home))  # noqa: PTH100 - resolve() leaves links
+    start = Path(os.path.abspath(workspace))  # noqa: PTH100
+    walk = [start, *start.parents]
+    if home not in walk[1:]:
+        return []
+    if any((folder / ".git").exists() for folder in walk[: walk.index(home)]):
+        return []
+    return [found for name in _PROJECT_FILES if (found := home / name).exists()]
+
+
+@attrs.frozen
+class _Host:
+    """Where opencode would look if it were started with the host's environment."""
+
+    environ: Mapping[str, str]
+    home: str
+    """What ``~`` means in most places: ``os.homedir()``."""
+    setup_home: Path
+    """Where ``.opencode`` lies: the same, unless the host runs in an isolated child itself."""
+    config: Path
+    data: Path
+    state: Path
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> _Host:
+        home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - never raises
+
+        def directory(variable: str, *default: str) -> Path:
+            # Absolute, because links are made to it, and files are read relative to it.
+            return Path(environ.get(variable) or Path(home, *default)).absolute()
+
+        return cls(
+            environ=environ,
+            home=home,
+            setup_home=directory("OPENCODE_TEST_HOME"),
+            config=directory("XDG_CONFIG_HOME", ".config"),
+            data=directory("XDG_DATA_HOME", ".local", "share"),
+            state=directory("XDG_STATE_HOME", ".local", "state"),
+        )
+
+
+def _private_data(
+    host: _Host, scratch: Path, *, isolate_db: bool, data_home: Path | None
+) -> Path | None:
+    if data_home is None and not isolate_db:
+        return None
+    data = scratch / "data" if data_home is None else data_home.absolute()
+    mirror(host.data, data, leave_out=_OPENCODE)
+    own = _make_private(data / "opencode")
+    for name in _CREDENTIALS:
+        credentials = host.data / "opencode" / name
+        if credentials.is_file():
+            link(own / name, credentials)
+    return data
+
+
+def _private_setup(host: _Host, scratch: Path) -> dict[str, str]:
+    """Make config, state and home directories; return the variables that lead there."""
+    config, state, home = (scratch / name for name in ("config", "state", "home"))
+    mirror(host.config, config, leave_out=_OPENCODE)
+    # Its model.json says which model was used last, and that would become the default.
+    mirror(host.state, state, leave_out=_OPENCODE)
+    _share_locks(host.state / "opencode", _make_private(state / "opencode"))
+    # The links keep `~/` in a project's own config working: opencode takes this home for it.
+    mirror(host.setup_home, home, leave_out=_SETUP_IN_HOME)
+    return {
+        "XDG_CONFIG_HOME": str(config),
+        "XDG_STATE_HOME": str(state),
+        "OPENCODE_TEST_HOME": str(home),
+    }
+
+
+def _share_locks(host_state: Path, state: Path) -> None:
+    """Link the directory of locks: they guard the cache, which children share with the host.
+
+    Without them two children would install one npm package into the same place at once.
+    """
+    locks = host_state / "locks"
+    try:
+        locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written to: then its cache is not written to either
+        return
+    link(state / "locks", locks)
+
+
+def _make_private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _copy_providers(host: _Host, scratch: Path) -> frozenset[str]:
+    """Write what the host's config files say of providers; return the variables they ask for."""
+    asked_for: set[str] = set()
+    for source, copy, names in (
+        (host.config / "opencode", scratch / "config" / "opencode", _GLOBAL_FILES),
+        (host.setup_home / ".opencode", scratch / "home" / ".opencode", _HOME_FILES),
+    ):
+        _make_private(copy)
+        _make_private(copy / "node_modules")
+        (copy / "package-lock.json").write_text(json.dumps(_INSTALLED), encoding="utf-8")
+        for name in names:
+            text, variables = _read_providers(host, source / name)
+            asked_for |= variables
+            if text is not None:
+                (copy / name).write_text(text, encoding="utf-8")
+    return frozenset(asked_for)
+
+
+def _read_providers(host: _Host, file: Path) -> tuple[str | None, frozenset[str]]:
+    try:
+        kept = provider_config(
+            parse_config(file.read_text(encoding="utf-8")),
+            directory=str(file.parent),
+            home=host.home,
+            environ=host.environ,
+        )
+        return render_config(kept), variables_of(kept)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RecursionError) as error:
+        # Leaving the file out is the safe side; opencode, too, refuses what it cannot parse.
+        _log.warning("the host's opencode config %s is left out: %s", file, error)
+    return None, frozenset()

@@ -1,0 +1,74 @@
+"""What surrounds a child, from the host and the settings together: environment and scratch.
+
+Blocking, and without trio: call it in a worker thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+from opencode_trio._command import settings_environment
+from opencode_trio._isolation import ChildHome, host_files_above, prepare_child_home
+from opencode_trio.config import RunConfig
+
+_log = logging.getLogger("opencode_trio")
+
+LOG_ERRORS_TO_STDERR = {"OPENCODE_PRINT_LOGS": "1", "OPENCODE_LOG_LEVEL": "ERROR"}
+"""Errors alone, and on stderr: it is the only place where ``run`` tells the true text of some."""
+
+
+def build_env(
+    run_cfg: RunConfig, base: Mapping[str, str] | None = None, *, cwd: str | PurePath | None = None
+) -> dict[str, str]:
+    """Lay the settings over an environment.
+
+    Args:
+        run_cfg: the settings.
+        base: the environment below them; by default this process's own.
+        cwd: the workspace, which becomes ``PWD``.
+    """
+    return settings_environment(run_cfg, os.environ if base is None else base, cwd=cwd)
+
+
+def prepare_surroundings(
+    run_cfg: RunConfig, workspace: Path, *, isolate_db: bool, data_home: Path | None
+) -> ChildHome:
+    """Make the scratch directory and the environment of a child.
+
+    Args:
+        run_cfg: the settings.
+        workspace: where the child works.
+        isolate_db: give it a data directory of its own, in the scratch.
+        data_home: give it this one instead.
+
+    Raises:
+        OSError: a directory could not be made; what had been made is gone again.
+    """
+    isolated = not run_cfg.inherit_user_config
+    settings = settings_environment(
+        run_cfg, {}, cwd=workspace, home=str(Path.home()) if isolated else None
+    )
+    if isolated:
+        _warn_of_host_files(workspace)
+    home = prepare_child_home(
+        base_env=os.environ,
+        inherit_user_config=run_cfg.inherit_user_config,
+        isolate_db=isolate_db,
+        data_home=data_home,
+    )
+    return ChildHome(home.scratch, LOG_ERRORS_TO_STDERR | home.env | settings)
+
+
+@functools.lru_cache(maxsize=256)  # once for each workspace, not for each of a thousand runs
+def _warn_of_host_files(workspace: Path) -> None:
+    if found := host_files_above(workspace, os.environ):
+        _log.warning(
+            "opencode takes %s for files of the project %s, which is in no git repository; "
+            "`git init` there keeps them out",
+            ", ".join(map(str, found)),
+            workspace,
+        )
