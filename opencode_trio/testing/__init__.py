@@ -1,0 +1,63 @@
+"""Test agent programs offline: a scripted model that the real opencode talks to.
+
+Install with `pip install 'opencode-trio[testing]'`.
+
+Example:
+    ```python
+    async with open_scripted_model([ToolCall("bash", {"command": "echo hi"}), "done"]) as model:
+        result = await client.async_run("go", workspace, run_cfg=model.run_config())
+        assert result.final_text == "done"
+        assert result.cost_usd == pytest.approx(model.spent_usd)
+    assert [request.prompt for request in model.requests] == ["go", "go"]
+    ```
+"""
+
+# The house, from the ground: `_usage`, `_replies`, `_chunks` and `_requests` are values and pure
+# functions; `_script` finds the next reply; `_ledger` keeps the books; `_asgi` plays replies to
+# clients; `_serve` is the web server; `_model` is the door.
+
+from ._model import ScriptedModel, open_scripted_model
+from ._replies import (
+    Action,
+    Cut,
+    Delay,
+    Disconnect,
+    ErrorFrame,
+    FinishReason,
+    HttpError,
+    Raw,
+    Reasoning,
+    Reply,
+    ReplyLike,
+    Stall,
+    Text,
+    ToolCall,
+)
+from ._requests import ModelRequest
+from ._script import Script, ScriptExhaustedError, ScriptFunction
+from ._usage import Prices, Usage
+
+__all__ = [
+    "Action",
+    "Cut",
+    "Delay",
+    "Disconnect",
+    "ErrorFrame",
+    "FinishReason",
+    "HttpError",
+    "ModelRequest",
+    "Prices",
+    "Raw",
+    "Reasoning",
+    "Reply",
+    "ReplyLike",
+    "Script",
+    "ScriptExhaustedError",
+    "ScriptFunction",
+    "ScriptedModel",
+    "Stall",
+    "Text",
+    "ToolCall",
+    "Usage",
+    "open_scripted_model",
+]
