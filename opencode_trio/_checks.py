@@ -14,19 +14,22 @@ OWNED_FLAGS = {
     "attach": "`run --attach` loses output and errors; use a session for a shared server",
 }
 """Flags of ``opencode run`` that a caller may not set, and why."""
+OS_BYTES = "surrogateescape"
+"""Paths and variables may hold any bytes; Python writes those that are no UTF-8 in this way."""
 
 
 def refusal(field: str, problem: str) -> OpenCodeConfigError:
     return OpenCodeConfigError(f"RunConfig.{field}: {problem}")
 
 
-def is_string(field: str, value: object) -> None:
+def is_string(field: str, value: object, *, errors: str = "strict") -> None:
+    """Check for text that can leave Python; as for `str.encode`, `errors` says what more may."""
     if not isinstance(value, str):
         raise refusal(field, f"expected a string, got {value!r}")
     if "\0" in value:
         raise refusal(field, "holds a NUL byte, which no command line or environment can carry")
     try:
-        value.encode("utf-8", "surrogateescape")
+        value.encode("utf-8", errors)
     except UnicodeEncodeError as exc:
         raise refusal(field, f"cannot be written as UTF-8: {exc}") from exc
 
@@ -111,8 +114,8 @@ def is_environment(field: str, value: object) -> None:
     for name, setting in is_mapping(field, value).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise refusal(field, f"{name!r} cannot name an environment variable")
-        is_string(field, name)
-        is_string(f"{field}[{name!r}]", setting)
+        is_string(field, name, errors=OS_BYTES)
+        is_string(f"{field}[{name!r}]", setting, errors=OS_BYTES)
 
 
 def is_flags(field: str, value: object) -> None:
@@ -125,4 +128,4 @@ def is_flags(field: str, value: object) -> None:
         for item in setting if isinstance(setting, list | tuple) else [setting]:
             if not isinstance(item, str | int | float | None):
                 raise refusal(f"{field}[{flag!r}]", f"cannot be a flag's value: {item!r}")
-            is_string(f"{field}[{flag!r}]", str(item))
+            is_string(f"{field}[{flag!r}]", str(item), errors=OS_BYTES)

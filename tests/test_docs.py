@@ -1,0 +1,95 @@
+"""Every Python block of the README and the docs is a program, and runs.
+
+It runs as the reader would run it: a file of its own, in a project directory, on the real opencode,
+on a host whose opencode config has one provider, named ``provider``, with one model, named
+``model``.  So an example says ``RunConfig(model="provider/model")`` and nothing in it is patched;
+that the model is a scripted one is the host's affair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from opencode_trio.testing import ModelRequest, open_scripted_model
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# ```python, and MyST's ```{code-block} python with its options.
+BLOCK = re.compile(
+    r"^(?P<indent> *)```(?:python|\{code-block\} python)\n(?P<code>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+OPTIONS = re.compile(r"^ *:\w+:.*$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A program, and where it stands."""
+
+    page: str
+    line: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for found in BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("code")) + 1
+        code = OPTIONS.sub("", re.sub(f"^{found['indent']}", "", found["code"], flags=re.MULTILINE))
+        yield Block(str(page.relative_to(ROOT)), line, code)
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page) if "_build" not in page.parts]
+
+
+def answer(request: ModelRequest) -> str:
+    """Say something that any example can show."""
+    return "All good."
+
+
+@pytest.mark.opencode
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+async def test_block_runs(block: Block, opencode_binary: str, tmp_path: Path) -> None:
+    project, home, path = (tmp_path / name for name in ("project", "home", "bin"))
+    for directory in (project, home / ".config/opencode", path):
+        directory.mkdir(parents=True)
+    (path / "opencode").symlink_to(opencode_binary)
+    # As many empty lines above the code as there are above it in the page: a traceback then
+    # gives the line in the page.
+    program = tmp_path / f"{Path(block.page).stem}.py"
+    program.write_text("\n" * (block.line - 1) + block.code, "utf-8")
+
+    async with open_scripted_model(answer, model_id="model") as model:
+        (provider,) = model.opencode_config["provider"].values()
+        config = {"provider": {"provider": provider}, "enabled_providers": ["provider"]}
+        (home / ".config/opencode/opencode.json").write_text(json.dumps(config))
+        done = await trio.run_process(
+            [sys.executable, "-W", "error", program],
+            cwd=project,
+            env=os.environ | {"HOME": str(home), "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    output = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode == 0, f"{block} ended with {done.returncode}:\n{output}"
+
+
+def test_blocks_are_found() -> None:
+    """A misspelt pattern would make all of the above pass, by having nothing to run."""
+    assert {block.page for block in BLOCKS} >= {"README.md"}
+    fences = sum(page.read_text("utf-8").count("```python") for page in PAGES)
+    fences += sum(page.read_text("utf-8").count("```{code-block} python") for page in PAGES)
+    assert len(BLOCKS) == fences
