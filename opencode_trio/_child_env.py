@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 RUN_MARKER = "OPENCODE_TRIO_RUN"
-"""Set in a child to a value of its own; all that it starts inherits it, so leaks can be found."""
+"""Set in a child to the host's pid, a dot, and a value of its own; all that it starts inherits it,
+so leaks can be found."""
 
 # What opencode and this library set for one process and what it starts.  When the host itself
 # runs in an agent's shell, these speak of the outer agent.

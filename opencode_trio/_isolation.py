@@ -117,7 +117,7 @@ def prepare_child_home(
     except BaseException:
         remove_scratch(scratch)
         raise
-    return ChildHome(scratch, env | moved | {RUN_MARKER: uuid.uuid4().hex})
+    return ChildHome(scratch, env | moved | {RUN_MARKER: f"{os.getpid()}.{uuid.uuid4().hex}"})
 
 
 def host_files_above(workspace: Path, base_env: Mapping[str, str]) -> list[Path]:

@@ -26,8 +26,8 @@ _REMOVAL_PAUSE_S = 0.05
 
 
 def make_scratch() -> Path:
-    """Make a directory of mode 0700 with a name that nobody can foretell."""
-    return Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+    """Make a directory of mode 0700, named after this process, that nobody can foretell."""
+    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
 
 
 def remove_scratch(path: Path) -> None:

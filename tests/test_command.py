@@ -128,9 +128,11 @@ def test_a_home_of_the_child_s_own_does_not_move_the_host_s() -> None:
     ]
 
 
-@pytest.mark.parametrize("cwd", ["/work/space", PurePosixPath("/work/space")])
+@pytest.mark.parametrize("cwd", ["/a/workspace", PurePosixPath("/a/workspace")])
 def test_the_workspace_is_pinned(cwd: Any) -> None:
-    assert settings_environment(RunConfig(), {"PWD": "/elsewhere"}, cwd=cwd)["PWD"] == "/work/space"
+    assert (
+        settings_environment(RunConfig(), {"PWD": "/elsewhere"}, cwd=cwd)["PWD"] == "/a/workspace"
+    )
 
 
 def test_without_a_workspace_nothing_is_pinned() -> None:

@@ -673,7 +673,7 @@ def test_the_fields_that_users_know() -> None:
         "cost_by_session": {},
         "teardown": None,
     }
-    assert attrs.astuple(Teardown()) == (0, 0, (), True)
+    assert Teardown() == Teardown(terminated=0, killed=0, survivors=())
     assert [(field.name, field.default) for field in attrs.fields(TokenUsage)] == [
         *((name, 0) for name in ("total", "input", "output", "reasoning")),
         *(("cache_read", 0), ("cache_write", 0)),
