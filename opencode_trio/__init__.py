@@ -1,0 +1,231 @@
+"""Run the OpenCode coding agent from trio programs."""
+
+# The house, from the ground up; no module knows one above it (a test holds that):
+#
+#   pure core    values and functions: events, results, settings, commands
+#   processes    one child and its family, owned by a block
+#   server       one server, one event stream, many subscribers
+#   session      a conversation, its turns, its questions, its subagents
+#   swarm        many agents, one limit, one budget
+#   face         what programs import: all of the above, and `opencode_trio.testing`
+
+import importlib
+from typing import TYPE_CHECKING
+
+from opencode_trio._binary import resolve_binary
+from opencode_trio._command import build_argv
+from opencode_trio._keeper import Graces
+from opencode_trio._run import Run
+from opencode_trio._run_wire import parse_event_line
+from opencode_trio._surroundings import build_env
+from opencode_trio._timeout import OpenCodeTimeoutError
+from opencode_trio._turn import StopReason
+from opencode_trio.client import AsyncOpenCodeClient
+from opencode_trio.config import (
+    PermissionMap,
+    RunConfig,
+    split_model,
+    validate_config_for_run,
+    validate_permission_actions,
+)
+from opencode_trio.errors import (
+    OpenCodeBinaryNotFoundError,
+    OpenCodeCancelledError,
+    OpenCodeConfigError,
+    OpenCodeError,
+    OpenCodeLimitError,
+    OpenCodeProcessError,
+    OpenCodeServerError,
+    OpenCodeTurnError,
+    OpenCodeVersionError,
+)
+from opencode_trio.events import (
+    Diagnostic,
+    ErrorInfo,
+    ErrorReported,
+    Event,
+    InstanceDisposed,
+    MessageUpdated,
+    OtherPart,
+    PartEvent,
+    PermissionAsked,
+    PermissionReplied,
+    Question,
+    QuestionAsked,
+    QuestionOption,
+    QuestionRejected,
+    QuestionReplied,
+    ReasoningDelta,
+    ReasoningPart,
+    ServerConnected,
+    ServerHeartbeat,
+    SessionBusy,
+    SessionCompacted,
+    SessionCreated,
+    SessionDeleted,
+    SessionIdle,
+    SessionInfoEvent,
+    SessionRetrying,
+    SessionUpdated,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    TextPart,
+    TodoUpdated,
+    TokenUsage,
+    ToolPart,
+    ToolStatus,
+    UnknownEvent,
+)
+from opencode_trio.results import (
+    RunResult,
+    Teardown,
+    aggregate_run_result,
+    aggregate_server_result,
+    run_result_fuzzy_text,
+)
+
+if TYPE_CHECKING:
+    from opencode_trio._agent import Agent, AgentTask, Outcome
+    from opencode_trio._budget import Budget, Spending, limit_spending
+    from opencode_trio._own_session import OpenCodeSession
+    from opencode_trio._turns import Turn
+    from opencode_trio._updates import AgentSnapshot, SwarmSnapshot
+    from opencode_trio.asks import (
+        AskRequest,
+        PermissionCallback,
+        PermissionRequest,
+        QuestionCallback,
+        QuestionRequest,
+        Reject,
+    )
+    from opencode_trio.server import OpenCodeServer, ServerStatistics, connect_server
+    from opencode_trio.session import Session
+    from opencode_trio.swarm import Swarm, open_swarm
+
+__version__ = "0.1.0.dev0"
+
+_LATER = {
+    "Agent": "_agent",
+    "AgentSnapshot": "_updates",
+    "AgentTask": "_agent",
+    "AskRequest": "asks",
+    "Budget": "_budget",
+    "OpenCodeServer": "server",
+    "OpenCodeSession": "_own_session",
+    "Outcome": "_agent",
+    "PermissionCallback": "asks",
+    "PermissionRequest": "asks",
+    "QuestionCallback": "asks",
+    "QuestionRequest": "asks",
+    "Reject": "asks",
+    "ServerStatistics": "server",
+    "Session": "session",
+    "Spending": "_budget",
+    "Swarm": "swarm",
+    "SwarmSnapshot": "_updates",
+    "Turn": "_turns",
+    "connect_server": "server",
+    "limit_spending": "_budget",
+    "open_swarm": "swarm",
+}
+"""Names by module, imported when first asked for: a program that only runs agents does not pay for
+servers."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+__all__ = [
+    "Agent",
+    "AgentSnapshot",
+    "AgentTask",
+    "AskRequest",
+    "AsyncOpenCodeClient",
+    "Budget",
+    "Diagnostic",
+    "ErrorInfo",
+    "ErrorReported",
+    "Event",
+    "Graces",
+    "InstanceDisposed",
+    "MessageUpdated",
+    "OpenCodeBinaryNotFoundError",
+    "OpenCodeCancelledError",
+    "OpenCodeConfigError",
+    "OpenCodeError",
+    "OpenCodeLimitError",
+    "OpenCodeProcessError",
+    "OpenCodeServer",
+    "OpenCodeServerError",
+    "OpenCodeSession",
+    "OpenCodeTimeoutError",
+    "OpenCodeTurnError",
+    "OpenCodeVersionError",
+    "OtherPart",
+    "Outcome",
+    "PartEvent",
+    "PermissionAsked",
+    "PermissionCallback",
+    "PermissionMap",
+    "PermissionReplied",
+    "PermissionRequest",
+    "Question",
+    "QuestionAsked",
+    "QuestionCallback",
+    "QuestionOption",
+    "QuestionRejected",
+    "QuestionReplied",
+    "QuestionRequest",
+    "ReasoningDelta",
+    "ReasoningPart",
+    "Reject",
+    "Run",
+    "RunConfig",
+    "RunResult",
+    "ServerConnected",
+    "ServerHeartbeat",
+    "ServerStatistics",
+    "Session",
+    "SessionBusy",
+    "SessionCompacted",
+    "SessionCreated",
+    "SessionDeleted",
+    "SessionIdle",
+    "SessionInfoEvent",
+    "SessionRetrying",
+    "SessionUpdated",
+    "Spending",
+    "StepFinished",
+    "StepStarted",
+    "StopReason",
+    "Swarm",
+    "SwarmSnapshot",
+    "Teardown",
+    "TextDelta",
+    "TextPart",
+    "TodoUpdated",
+    "TokenUsage",
+    "ToolPart",
+    "ToolStatus",
+    "Turn",
+    "UnknownEvent",
+    "aggregate_run_result",
+    "aggregate_server_result",
+    "build_argv",
+    "build_env",
+    "connect_server",
+    "limit_spending",
+    "open_swarm",
+    "parse_event_line",
+    "resolve_binary",
+    "run_result_fuzzy_text",
+    "split_model",
+    "validate_config_for_run",
+    "validate_permission_actions",
+]

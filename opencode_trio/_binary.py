@@ -1,0 +1,146 @@
+"""Find opencode, and find out whether it is one that this library can drive."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import trio
+
+from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
+
+SUPPORTED_MAJOR = 1
+"""2.x has another HTTP surface, another event vocabulary, and a ``run`` that joins a service which
+all its callers share."""
+
+PROBE_TIMEOUT_S = 60
+"""``opencode --version`` takes a second, and several when many start at once on a cold disk."""
+
+OUR_PACKAGES = re.compile(r"opencode-(ai|(linux|darwin|windows)-.*)")
+"""What npm calls opencode, and its executables.  Plugins are called ``opencode-...``, too."""
+
+INSTALL_HINT = "install it with `npm install -g opencode-ai`, or name its path"
+
+
+def resolve_binary(binary: str) -> str:
+    """Find the executable that a name or path stands for; return its absolute path.
+
+    Raises:
+        OpenCodeBinaryNotFoundError: there is none, or it cannot be executed.
+    """
+    if os.sep in binary:
+        return _checked(Path(os.path.expanduser(binary)))  # noqa: PTH111 - never raises
+    # A name means `PATH`, as in a shell: a file in the working directory is none of ours.
+    if found := shutil.which(binary):
+        return str(Path(found).absolute())
+    raise OpenCodeBinaryNotFoundError(
+        f"no opencode: {binary!r} was not found in {os.environ.get('PATH', '')!r}; {INSTALL_HINT}"
+    )
+
+
+def _checked(path: Path) -> str:
+    if not path.exists():
+        problem = f"does not exist; {INSTALL_HINT}"
+    elif not path.is_file():
+        problem = f"is not a file; {INSTALL_HINT}"
+    elif not os.access(path, os.X_OK):
+        problem = "is not executable; `chmod +x` it, or name another opencode"
+    else:
+        return str(path.absolute())
+    raise OpenCodeBinaryNotFoundError(f"no opencode: {str(path)!r} {problem}")
+
+
+def parse_version(text: str) -> tuple[int, int, int] | None:
+    """Read ``1.18.33``; ``None`` if it is no such thing."""
+    found = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)([-+.]\S*)?", text.strip())
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def check_version(version: str, *, of: str) -> str:
+    """Return the version if this library can drive it.
+
+    Args:
+        version: what opencode says of itself.
+        of: what said it, for the error's text.
+
+    Raises:
+        OpenCodeVersionError: it is another generation, or no version at all.
+    """
+    parsed = parse_version(version)
+    if parsed is None:
+        raise OpenCodeVersionError(
+            f"{of} is not opencode, or a broken one: asked for its version it said {version!r}"
+        )
+    if parsed[0] != SUPPORTED_MAJOR:
+        raise OpenCodeVersionError(
+            f"{of} is opencode {version}; this library drives {SUPPORTED_MAJOR}.x: install "
+            f"`opencode-ai@{SUPPORTED_MAJOR}`, or name the path of one",
+            version=version,
+        )
+    return version
+
+
+async def probe_version(path: str) -> str:
+    """Return the version of an executable; asked once for each state of the file.
+
+    Raises:
+        OpenCodeVersionError: it is no opencode that this library can drive.
+        OpenCodeBinaryNotFoundError: it cannot be executed.
+
+    **Cancellation**: ends the process that was asked.
+    """
+    try:
+        status = await trio.Path(path).stat()
+        state = (path, status.st_mtime_ns, status.st_size)
+        if state not in _known:
+            packaged = await trio.to_thread.run_sync(_packaged_version, path)
+            _known[state] = packaged or await _stated_version(path)
+    except OSError as exc:
+        raise OpenCodeBinaryNotFoundError(f"{path!r} cannot be executed: {exc.strerror}") from exc
+    return check_version(_known[state], of=repr(path))
+
+
+_known: dict[tuple[str, int, int], str] = {}
+"""What executables have said, by path, time of change, and size."""
+
+
+def _packaged_version(executable: str) -> str | None:
+    """Read the version that npm keeps beside an executable: asking takes a second, this nothing."""
+    try:
+        package = json.loads((Path(executable).resolve().parents[1] / "package.json").read_bytes())
+    except (OSError, ValueError, LookupError):
+        return None
+    if not isinstance(package, dict) or not OUR_PACKAGES.fullmatch(str(package.get("name"))):
+        return None
+    version = package.get("version")
+    return version if isinstance(version, str) and parse_version(version) else None
+
+
+async def _stated_version(path: str) -> str:
+    with trio.move_on_after(PROBE_TIMEOUT_S):
+        answer = await trio.run_process(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            start_new_session=True,
+            deliver_cancel=_kill_group,
+        )
+        said = (answer.stdout.strip() or answer.stderr.strip()).decode(errors="replace")
+        return said.split("\n")[-1][:200]
+    raise OpenCodeVersionError(
+        f"{path!r} is not opencode, or hangs: no answer to --version in {PROBE_TIMEOUT_S} s"
+    )
+
+
+async def _kill_group(process: trio.Process) -> None:
+    # A wrapper script would not pass a signal on to what it wraps.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,64 @@
+"""Guards against a turn that would never end.
+
+opencode has no bound of its own: a provider whose streams break off makes it ask again at once,
+without pause or limit (99 requests in 40 s were seen), and so does a model that calls the same
+tool for ever.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from opencode_trio._turn import ANSWERED, ENDS_OF_A_STEP
+from opencode_trio.errors import OpenCodeLimitError
+from opencode_trio.events import Event, StepFinished, StepStarted
+
+MAX_UNKNOWN_FINISHES = 3
+"""How many steps in a row may end in no known way.  One broken stream happens, and asking again
+mends it; three in a row is a provider that is down, and each costs a whole prompt."""
+
+
+@attrs.define
+class RunawayGuard:
+    """Count a turn's steps and stop it at a limit.
+
+    Args:
+        max_steps: the most requests to the model; ``None`` for no limit.
+    """
+
+    max_steps: int | None = None
+    _started: int = attrs.field(default=0, init=False)
+    _unknown: int = attrs.field(default=0, init=False)
+
+    def check(self, event: Event) -> None:
+        """Take the turn's next event.
+
+        Raises:
+            OpenCodeLimitError: the turn must go no further.
+        """
+        match event:
+            case StepStarted():
+                self._started += 1
+                self._check_steps(self._started)
+            case StepFinished(reason=reason):
+                # Unless this was an answer another step follows: stop before it starts.
+                self._check_steps(self._started + (ENDS_OF_A_STEP.get(reason) not in ANSWERED))
+                self._unknown = 0 if reason in ENDS_OF_A_STEP else self._unknown + 1
+                self._check_unknown()
+
+    def _check_steps(self, steps: int) -> None:
+        if self.max_steps is not None and steps > self.max_steps:
+            raise OpenCodeLimitError(
+                f"the turn wants more than max_steps={self.max_steps} requests to the model",
+                limit="max_steps",
+                allowed=self.max_steps,
+            )
+
+    def _check_unknown(self) -> None:
+        if self._unknown >= MAX_UNKNOWN_FINISHES:
+            raise OpenCodeLimitError(
+                f"{self._unknown} steps in a row broke off without a finish reason; opencode "
+                "would repeat the request for ever",
+                limit="unknown_finishes",
+                allowed=MAX_UNKNOWN_FINISHES,
+            )

@@ -1,0 +1,320 @@
+"""One child and its family, owned by a block.
+
+Leaving `open_child`, by whatever way, means that the child and everything it started have ended
+and that its scratch directory is gone.  A `Keeper` knows how: `_warden_host` with a warden
+process, `_group` where the platform has no child subreaper.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from opencode_trio._group import GroupKeeper
+from opencode_trio._keeper import DEFAULT_GRACES, Graces, Keeper, MakeKeeper, NotStarted, Started
+from opencode_trio._scratch import remove_scratch
+from opencode_trio._warden_host import WardenKeeper
+from opencode_trio.errors import (
+    OpenCodeBinaryNotFoundError,
+    OpenCodeConfigError,
+    OpenCodeError,
+    OpenCodeProcessError,
+)
+from opencode_trio.results import Teardown
+
+_log = logging.getLogger("opencode_trio")
+
+STDERR_TAIL_BYTES = 64 * 1024
+"""How much of stderr is kept: hundreds of lines, of which the last say what went wrong."""
+
+DRAIN_S = 1.0
+"""How long the pipes are read after the child's exit.  What it wrote is in them already; only a
+process that holds them open could make this wait."""
+
+
+class Child:
+    """A running child."""
+
+    def __init__(self, process: trio.Process, keeper: Keeper, on_stderr: Callable[[Child], None]):
+        self.pid = process.pid
+        """The child's own pid."""
+        self.teardown: Teardown | None = None
+        """How the family was ended; ``None`` until the block has been left."""
+        self._stdin = _piped(process.stdin)
+        self._stdout = _piped(process.stdout)
+        self._stderr = _piped(process.stderr)
+        self._process = process
+        self._keeper = keeper
+        self._on_stderr = on_stderr
+        self._is_dead = False
+        self._exited = trio.Event()
+        self._stderr_ended = trio.Event()
+        self._tail = b""
+        self._reading: trio.CancelScope | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit status, minus the signal's number if one ended it; ``None`` while it runs."""
+        return self._process.returncode
+
+    @property
+    def stderr_tail(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self._tail.decode(errors="replace")
+
+    def let_go(self) -> None:
+        """Begin to end the family; leaving the block waits for it."""
+        self._keeper.let_go()
+
+    async def wait(self) -> None:
+        """Wait until the child has ended, and its stderr is known to its end.
+
+        **Cancellation**: harmless.
+        """
+        await self._exited.wait()
+
+    async def receive_some(self) -> bytes:
+        """Read what the child wrote to stdout; ``b""`` at its end.
+
+        End of file is not the exit, nor the other way round: a process that the child left
+        behind can hold the pipe, so after the exit there is a small bound on waiting for more.
+
+        **Cancellation**: loses nothing.
+        """
+        # Counted from this call: a reader who comes late still finds what is in the pipe.
+        patience = DRAIN_S if self._is_dead else math.inf
+        with trio.move_on_after(patience) as self._reading:
+            return bytes(await self._stdout.receive_some())
+        return b""
+
+    # --- in the background; nothing here raises
+
+    async def pump(self, stdin: bytes) -> None:
+        """Serve the child's pipes until they end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed, stdin)
+            nursery.start_soon(self._drain_stderr)
+            nursery.start_soon(self._watch)
+
+    async def _feed(self, data: bytes) -> None:
+        try:
+            async with self._stdin:  # opencode reads to the end of file before it starts
+                await self._stdin.send_all(data)
+        except trio.BrokenResourceError:
+            pass  # it ended without reading; its exit says why
+
+    async def _drain_stderr(self) -> None:
+        async for chunk in self._stderr:
+            self._tail = (self._tail + chunk)[-STDERR_TAIL_BYTES:]
+            self._on_stderr(self)
+        self._stderr_ended.set()
+
+    async def _watch(self) -> None:
+        await self._process.wait()
+        self._is_dead = True
+        if self._reading is not None:
+            self._reading.deadline = trio.current_time() + DRAIN_S
+        with trio.move_on_after(DRAIN_S):
+            await self._stderr_ended.wait()
+        self._exited.set()
+
+    async def end(self, graces: Graces) -> None:
+        """End the family; called shielded."""
+        self.teardown = await _end(self._keeper, self._process, graces)
+
+    async def close_pipes(self) -> None:
+        """Close our ends of the pipes."""
+        for stream in (self._stdin, self._stdout, self._stderr):
+            await stream.aclose()
+
+
+def _no_keeper(*_: object) -> Keeper:
+    raise OpenCodeProcessError(
+        "opencode-trio cannot run opencode on Windows, where nothing guarantees that its family "
+        "ends; run it under WSL, or use connect_server() with a server that runs elsewhere"
+    )
+
+
+T = TypeVar("T")
+
+
+def _piped(stream: T | None) -> T:
+    if stream is None:  # never: every child of ours gets three pipes
+        raise RuntimeError("a standard stream of the child is not piped")
+    return stream
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection  # Ctrl+C in between would leave a child that nobody owns
+async def open_child(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    scratch: Path,
+    stdin: bytes = b"",
+    on_stderr: Callable[[Child], None] = lambda _: None,
+    graces: Graces = DEFAULT_GRACES,
+    make_keeper: MakeKeeper | None = None,
+) -> AsyncIterator[Child]:
+    """Start a child; when the block is left, it and its whole family have ended.
+
+    Args:
+        argv: its command line.
+        cwd: its working directory.
+        env: its whole environment.
+        scratch: a directory to remove once the family has ended; ours from this call on.
+        stdin: written to it, and closed.
+        on_stderr: called with the child whenever its stderr has grown; must not raise.
+        graces: how patient the ending is.
+        make_keeper: makes the `Keeper`; by default the best that the platform has.
+
+    Raises:
+        OpenCodeBinaryNotFoundError: the executable is gone or cannot be executed.
+        OpenCodeConfigError: the working directory cannot be entered, or arguments and
+            environment are too long for the system.
+
+    **Cancellation**: ends the family, shielded, and bounded by the graces.
+    """
+    try:
+        keeper = (make_keeper or best_keeper())(argv, cwd, scratch, graces)
+        # From here to the `try` below there is no checkpoint: no gap between fork and ownership.
+        process = await _spawn(keeper, cwd, env)
+    except BaseException:
+        await _remove(scratch)
+        raise
+    child = Child(process, keeper, on_stderr)
+    over = trio.Event()
+    failure: BaseException | None = None
+    has_started = False
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_outlive, over, child, stdin, scratch, graces)
+            try:
+                child.pid = _pid_of(await keeper.started(process), cwd)
+                has_started = True
+                yield child
+            except BaseException as exc:  # noqa: BLE001 - Cancelled, too, leaves below
+                failure = exc  # raised below, bare: the nursery would wrap it in a group
+            over.set()
+    except* KeyboardInterrupt as interrupts:  # one more Ctrl+C, while we waited for the end
+        failure, cause = interrupts.exceptions[0], failure
+        failure.__context__ = cause
+    if failure is not None:
+        if isinstance(failure, OpenCodeError) and not has_started:
+            failure.stderr = child.stderr_tail  # may say why; later errors may not be the child's
+        try:
+            raise failure
+        finally:
+            del failure  # or it would be kept alive, with all its frames, by this one
+
+
+@trio.lowlevel.enable_ki_protection
+async def _outlive(
+    over: trio.Event, child: Child, stdin: bytes, scratch: Path, graces: Graces
+) -> None:
+    """Serve the child's pipes, and end its family once the block is over, whatever is cancelled.
+
+    In a task of its own, because no shield keeps trio from raising a second Ctrl+C in the main
+    task, where it would break off what the first one has begun.
+    """
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.pump, stdin)
+            await over.wait()
+            await child.end(graces)
+            await _remove(scratch)
+            with trio.move_on_after(DRAIN_S):
+                await child.wait()
+            nursery.cancel_scope.cancel()
+        await child.close_pipes()
+
+
+KEEPERS: Mapping[str, MakeKeeper] = {"linux": WardenKeeper, "win32": _no_keeper}
+"""By `sys.platform`; any other is a Unix without child subreapers."""
+
+
+def best_keeper() -> MakeKeeper:
+    """Return how families are kept on this platform."""
+    return KEEPERS.get(sys.platform, GroupKeeper)
+
+
+async def _spawn(keeper: Keeper, cwd: Path, env: Mapping[str, str]) -> trio.Process:
+    pipe = subprocess.PIPE
+    try:
+        return await trio.lowlevel.open_process(
+            keeper.command, stdin=pipe, stdout=pipe, stderr=pipe, env=env, **keeper.options
+        )
+    except BaseException as exc:
+        keeper.close()
+        if not isinstance(exc, OSError):
+            raise
+        why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)
+        raise _not_started(why, cwd) from exc
+
+
+def _pid_of(start: Started | NotStarted, cwd: Path) -> int:
+    if isinstance(start, NotStarted):
+        raise _not_started(start, cwd)
+    return start.pid
+
+
+def _not_started(why: NotStarted, cwd: Path) -> OpenCodeError:
+    """Put a failed start into the words of who has to mend it."""
+    if why.filename is not None and Path(why.filename) == cwd:
+        return OpenCodeConfigError(f"workspace: cannot work in {cwd}: {why.strerror}")
+    match why.errno:
+        case errno.E2BIG:
+            return OpenCodeConfigError(
+                "arguments and environment are too long for the system; a large configuration "
+                "(RunConfig.config_overrides, mcp, permission) belongs into a file"
+            )
+        case errno.ENOENT | errno.EACCES | errno.ENOEXEC | errno.ENOTDIR | errno.EPERM:
+            return OpenCodeBinaryNotFoundError(f"cannot start {why.filename}: {why.strerror}")
+        case _:
+            return OpenCodeProcessError(f"cannot start opencode: {why.strerror}")
+
+
+async def _end(keeper: Keeper, process: trio.Process, graces: Graces) -> Teardown:
+    """End the family, shielded by the caller; never without a bound, never without a word."""
+    teardown: Teardown | None = None
+    with trio.move_on_after(graces.total_s):
+        try:
+            teardown = await keeper.end(process)
+        except Exception:  # noqa: BLE001 - a bug of ours must not keep the family alive
+            _log.exception("the keeper of pid %d failed", process.pid)
+    if teardown is None:
+        _log.error("the keeper of pid %d did not end its family; doing without it", process.pid)
+        teardown = await _end_without_keeper(process, graces)
+    keeper.close()
+    if teardown.killed:
+        _log.warning("%d processes had to be killed: SIGTERM did not end them", teardown.killed)
+    if teardown.survivors:
+        _log.error("these processes could not be ended: %s", teardown.survivors)
+    return teardown
+
+
+async def _end_without_keeper(process: trio.Process, graces: Graces) -> Teardown:
+    """End who is found below a process, among them whoever was to do it."""
+    with trio.move_on_after(graces.total_s):
+        try:
+            return await GroupKeeper([], Path(), Path(), graces).end(process)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("nor can its descendants be found")
+    process.kill()
+    return Teardown(survivors=(process.pid,), is_certain=False)
+
+
+async def _remove(scratch: Path) -> None:
+    """Remove what the keeper did not; most often there is nothing left."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(remove_scratch, scratch)

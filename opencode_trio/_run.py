@@ -1,0 +1,298 @@
+"""One ``opencode run``: its events as they come, and the verdict at its end."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from opencode_trio._eventlog import EventLog
+from opencode_trio._fold import TurnFold
+from opencode_trio._guard import RunawayGuard
+from opencode_trio._json import text_of
+from opencode_trio._lines import MAX_LINE_BYTES, LineFramer, LineTooLongError
+from opencode_trio._process import Child, open_child
+from opencode_trio._run_wire import parse_event_line, run_event
+from opencode_trio._turn import ANSWERED, OVER, RETURNED, StopReason
+from opencode_trio.errors import (
+    OpenCodeCancelledError,
+    OpenCodeConfigError,
+    OpenCodeError,
+    OpenCodeLimitError,
+    OpenCodeProcessError,
+    OpenCodeTurnError,
+)
+from opencode_trio.events import ErrorInfo, Event
+from opencode_trio.results import RunResult, result_of
+
+SETTLE_S = 10.0
+"""How long opencode may take to exit once it has nothing left to do.  Usually that is half a second;
+open handles have kept it for ever."""
+
+AGENT_FALLBACK = re.compile(r'^! *agent "([^"]*)" .*[Ff]alling back to default agent', re.MULTILINE)
+"""What opencode says, on stderr alone, when it runs another agent than the one asked for."""
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@attrs.frozen
+class RunPlan:
+    """Everything that one run needs, as values."""
+
+    argv: Sequence[str]
+    prompt: bytes
+    workspace: Path
+    env: Mapping[str, str]
+    scratch: Path
+    max_steps: int | None = None
+    max_line_bytes: int = MAX_LINE_BYTES
+
+
+class Run(trio.abc.ReceiveChannel[Event]):
+    """The events of a run, each delivered once its line is whole.
+
+    Iterate over it.  The end of the run ends the iteration; a run that failed ends it with the
+    error.  Reading is what drives the run's pipe: an agent whose events nobody reads waits.
+    """
+
+    def __init__(self, child: Child, plan: RunPlan, log: EventLog | None) -> None:
+        self._child = child
+        self._plan = plan
+        self._log = log
+        self._fold = TurnFold()
+        self._guard = RunawayGuard(plan.max_steps)
+        self._framer = LineFramer(plan.max_line_bytes)
+        self._ready: deque[Event] = deque()
+        self._lines: list[str] = []
+        self._began = trio.current_time()
+        self._ended: float | None = None
+        self._stop: StopReason | None = None
+        self._patience_s = math.inf
+        self._outstayed = False
+        self._is_closed = False
+
+    @property
+    def result(self) -> RunResult:
+        """The result so far; after the block, the final one."""
+        ended = trio.current_time() if self._ended is None else self._ended
+        return result_of(
+            self._fold,
+            stop_reason=self._stop,
+            duration_s=ended - self._began,
+            exit_code=self._child.exit_code,
+            stderr=plain(self._child.stderr_tail),
+            raw_stdout_lines=list(self._lines),
+            teardown=self._child.teardown,
+        )
+
+    async def receive(self) -> Event:
+        """Return the next event.
+
+        Raises:
+            trio.EndOfChannel: the run is over, and its result is complete.
+            OpenCodeTurnError: the model or its provider failed.
+            OpenCodeLimitError: a guard ended the run.
+            OpenCodeProcessError: opencode crashed, or ended without an answer.
+            OpenCodeCancelledError: somebody else aborted the turn.
+            OpenCodeConfigError: opencode does not have the agent asked for.
+            trio.ClosedResourceError: you closed it.
+            trio.BusyResourceError: another task is waiting for the next event.
+
+        **Cancellation**: loses no event.
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+        while not self._ready:
+            await self._read()
+        return self._deliver(self._ready.popleft())
+
+    async def aclose(self) -> None:
+        """Begin to end the run; leaving its block waits for that."""
+        self._is_closed = True
+        self._child.let_go()
+        await trio.lowlevel.checkpoint()
+
+    async def _read(self) -> None:
+        chunk = await self._chunk()
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        try:
+            lines = self._framer.feed(chunk) if chunk else self._framer.close()
+        except LineTooLongError as exc:
+            error = OpenCodeProcessError(f"no event of opencode's: {exc}")
+            raise self._ending(error, "incomplete") from exc
+        for line in lines:
+            self._take(line.decode(errors="replace"))
+        if not chunk and not self._ready:
+            await self._finish()
+
+    async def _chunk(self) -> bytes:
+        began = trio.current_time()
+        with trio.move_on_after(self._patience_s):
+            try:
+                return await self._child.receive_some()
+            finally:  # only waiting counts, and all of it: neither a slow reader nor one that polls
+                waited = trio.current_time() - began
+                self._patience_s = max(0.0, self._patience_s - waited)
+        self._let_go_of_lingerer()
+        return await self._child.receive_some()
+
+    def _let_go_of_lingerer(self) -> None:
+        self._outstayed = True
+        self._patience_s = math.inf
+        self._child.let_go()
+
+    def _take(self, line: str) -> None:
+        self._lines.append(line)
+        self._ready.append(run_event(parse_event_line(line)))
+
+    def _deliver(self, event: Event) -> Event:
+        if self._log is not None:
+            self._log.write(event.raw, text_of(event.raw, "type"))
+        self._fold.add(event)
+        # Nothing more is owed then: wait for the exit, but not for ever.
+        is_over = self._fold.stop_reason in OVER
+        self._patience_s = min(self._patience_s, SETTLE_S) if is_over else math.inf
+        try:
+            self._guard.check(event)
+        except OpenCodeLimitError as exc:
+            raise self._ending(exc, "limit") from None
+        return event
+
+    async def _finish(self) -> None:
+        with trio.move_on_after(SETTLE_S) as patience:
+            await self._child.wait()
+        if patience.cancelled_caught:  # it has closed its output, and stays
+            self._let_go_of_lingerer()
+            await self._child.wait()
+        self._settle(0 if self._outstayed else self._child.exit_code)
+        failure = verdict(self.result, self._fold.last_error)
+        if failure is None:
+            raise trio.EndOfChannel
+        raise self._described(failure)
+
+    def _ending(self, error: OpenCodeError, stop: StopReason) -> OpenCodeError:
+        """End the run at once: while the error travels, the model must not be asked again."""
+        self._child.let_go()
+        self._stop = self._stop or stop
+        return self._described(error)
+
+    def _described(self, error: OpenCodeError) -> OpenCodeError:
+        error.partial = self.result
+        error.stderr = error.partial.stderr
+        error.argv = tuple(self._plan.argv)
+        return error
+
+    def leave(self) -> None:
+        """Note that the block was left."""
+        self._settle(None)
+
+    def _settle(self, exit_code: int | None) -> None:
+        """Note how and when the run ended, the first time that it is known."""
+        if self._ended is None:
+            self._ended = trio.current_time()
+            self._stop = self._stop or end_of_run(self._fold, exit_code)
+
+
+@asynccontextmanager
+async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncIterator[Run]:
+    """Start a run; when the block is left, it and its whole family have ended.
+
+    **Cancellation**: ends the run, shielded and bounded (see `open_child`).
+    """
+    async with open_child(
+        plan.argv,
+        cwd=plan.workspace,
+        env=plan.env,
+        scratch=plan.scratch,
+        stdin=plan.prompt,
+        on_stderr=_stop_wrong_agent,
+    ) as child:
+        run = Run(child, plan, log)
+        try:
+            yield run
+        finally:
+            run.leave()
+
+
+def plain(text: str) -> str:
+    """Take the colours out of what was meant for a terminal."""
+    return COLOURS.sub("", text)
+
+
+def _stop_wrong_agent(child: Child) -> None:
+    # Said before the model is asked: end it while it has cost nothing.
+    if AGENT_FALLBACK.search(plain(child.stderr_tail)):
+        child.let_go()
+
+
+def end_of_run(fold: TurnFold, exit_code: int | None) -> StopReason:
+    """Name the end of a run that ended so.
+
+    What the events say stands, with one exception: an end without an answer may as well be a
+    crash.  It is none if opencode left in good order, with 0, or with 1 after an error of which
+    it had told.
+
+    Args:
+        fold: what the events say.
+        exit_code: ``None`` if it ran on when it was left.
+    """
+    stop = fold.stop_reason or "incomplete"
+    if stop in ANSWERED or stop not in RETURNED:
+        return stop
+    in_order = exit_code == 0 or (exit_code == 1 and fold.last_error is not None)
+    return stop if in_order else "incomplete"
+
+
+def verdict(result: RunResult, last_error: ErrorInfo | None) -> OpenCodeError | None:
+    """Decide whether a run that is over failed, and how.
+
+    The events have decided.  The exit status only describes a failure: it is 0 for a run that was
+    blocked, and 1 for one that recovered.
+    """
+    if found := AGENT_FALLBACK.search(result.stderr):
+        return OpenCodeConfigError(
+            f"RunConfig.agent: opencode has no primary agent {found[1]!r} and ran its default"
+        )
+    if result.stop_reason in RETURNED:
+        return None
+    if result.stop_reason == "cancelled":
+        return OpenCodeCancelledError("the turn was aborted")
+    if result.stop_reason == "error" and last_error is not None:
+        return _turn_error(last_error, result.stderr)
+    exit_code = result.exit_code or 0
+    if exit_code < 0:
+        how = f"was killed by {signal_name(-exit_code)}"
+    elif not result.events:
+        how = f"exited with status {exit_code} before the model was asked"
+    else:
+        how = f"exited with status {exit_code} in the middle of the turn"
+    return OpenCodeProcessError(f"opencode {how}", exit_code=exit_code)
+
+
+def signal_name(number: int) -> str:
+    """Name a signal; real-time ones have no name."""
+    names = {member.value: member.name for member in signal.Signals}
+    return names.get(number, f"signal {number}")
+
+
+def _turn_error(error: ErrorInfo, stderr: str) -> OpenCodeTurnError:
+    error = attrs.evolve(error, message=_true_message(error, stderr))
+    status = f" (HTTP {error.status_code})" if error.status_code else ""
+    return OpenCodeTurnError(f"{error.name}{status}: {error.message}", error=error)
+
+
+def _true_message(error: ErrorInfo, stderr: str) -> str:
+    """Find in the log what an event calls only an "unexpected error" with a reference."""
+    ref = text_of(dict(error.data), "ref")
+    found = re.search(rf'ref={re.escape(ref)} error="((?:[^"\\]|\\.)*)"', stderr) if ref else None
+    return found[1].replace('\\"', '"') if found else error.message

@@ -1,0 +1,342 @@
+"""`AsyncOpenCodeClient`: the door for programs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import trio
+
+from opencode_trio._binary import probe_version, resolve_binary
+from opencode_trio._command import build_argv
+from opencode_trio._eventlog import EventLog
+from opencode_trio._isolation import ChildHome
+from opencode_trio._run import Run, RunPlan, open_run
+from opencode_trio._surroundings import prepare_surroundings
+from opencode_trio._timeout import time_limit
+from opencode_trio.config import RunConfig, validate_config_for_run
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeProcessError
+from opencode_trio.results import RunResult
+
+if TYPE_CHECKING:
+    from opencode_trio.server import OpenCodeServer
+
+_log = logging.getLogger("opencode_trio")
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+TITLE = "opencode-trio"
+"""With a title opencode does not ask a model to invent one, a request that nobody would see."""
+
+SQLITE_CRASHES = (
+    "database is locked",
+    "sqlite_busy",
+    "sqliteerror",
+    "journal_mode",
+    "disk i/o error",
+)
+"""What stderr says, in lower case, when opencode crashed because others opened the database too."""
+
+
+@attrs.define(init=False, eq=False)
+class AsyncOpenCodeClient:
+    """Runs agents.  One client serves any number of tasks at once.
+
+    Args:
+        binary: opencode's name on ``PATH``, or its path.
+        startup_concurrency: how many children that share a database may start at once.
+        startup_delay_s: how many seconds each of those keeps its place, so that opencode has
+            opened the database before the next one does.  Children with a database of their own
+            are not held up.
+        isolate_db: give every run a database of its own.  Without it runs share the host's:
+            sessions can be resumed, and writing makes them wait for each other.
+    """
+
+    binary: str
+    _isolate_db: bool
+    _startup_delay_s: float
+    _starting: trio.Semaphore
+    _probing: trio.Lock
+
+    def __init__(
+        self,
+        binary: str = "opencode",
+        startup_concurrency: int = 1,
+        startup_delay_s: float = 0.3,
+        isolate_db: bool = True,
+    ) -> None:
+        if startup_concurrency < 1:
+            raise OpenCodeConfigError(f"startup_concurrency: at least 1, not {startup_concurrency}")
+        check_delay("startup_delay_s", startup_delay_s)
+        self.binary = binary
+        self._isolate_db = isolate_db
+        self._startup_delay_s = startup_delay_s
+        self._starting = trio.Semaphore(startup_concurrency)
+        self._probing = trio.Lock()
+
+    def resolved_binary(self) -> str:
+        """Return the path of the executable.
+
+        Raises:
+            OpenCodeBinaryNotFoundError: there is none.
+        """
+        return resolve_binary(self.binary)
+
+    async def async_run(
+        self,
+        prompt: str,
+        workspace: StrPath,
+        *,
+        run_cfg: RunConfig | None = None,
+        timeout_s: float | None = None,
+        log_file: StrPath | None = None,
+        log_exclude_types: Collection[str] = (),
+        max_retries: int = 2,
+        retry_delay_s: float = 1.0,
+        data_home: StrPath | None = None,
+    ) -> RunResult:
+        """Run an agent to its end.
+
+        Args:
+            prompt: what to do; the model receives it byte for byte.
+            workspace: the directory the agent works in.
+            run_cfg: the settings.
+            timeout_s: seconds for everything, retries included; like `trio.fail_after`.
+            log_file: each event is appended to it as a line of JSON, as it comes.
+            log_exclude_types: types of events that are kept out of the log (not of the result).
+            max_retries: how often to start again after a crash while opening the database; only
+                when no event had come, so nothing is ever done twice.
+            retry_delay_s: seconds between two attempts.
+            data_home: use this data directory (database, sessions, logs) rather than a private
+                one, or the host's; made if it is missing, never removed.
+
+        Returns:
+            The result, whose `stop_reason` says how the turn ended: a refused permission or an
+            answer cut at its limit is a result.
+
+        Raises:
+            OpenCodeConfigError: prompt, workspace, log file or settings cannot be right.
+            OpenCodeBinaryNotFoundError: there is no opencode to run.
+            OpenCodeVersionError: it is one this library cannot drive.
+            OpenCodeTurnError: the model or its provider failed.
+            OpenCodeLimitError: a guard ended the run.
+            OpenCodeTimeoutError: `timeout_s` was up.
+            OpenCodeProcessError: opencode crashed, or ended without an answer.
+            OpenCodeCancelledError: the turn was aborted, though not by you.
+
+            All but the first three carry what had arrived, as ``partial``.
+
+        **Cancellation**: ends the agent and everything it started before it lets go, in at most
+        the time of `opencode_trio.Graces`.
+        """
+        check_delay("retry_delay_s", retry_delay_s)
+        if max_retries < 0:
+            raise OpenCodeConfigError(f"max_retries: at least 0, not {max_retries}")
+        run: Run | None = None
+        with (
+            time_limit(timeout_s, partial=lambda: run.result if run else None),
+            _log_of(log_file, log_exclude_types) as log,
+        ):
+            for attempt in range(max_retries + 1):
+                try:
+                    async with self._open(prompt, workspace, run_cfg, data_home, log) as run:
+                        async for _ in run:
+                            pass
+                except OpenCodeProcessError as exc:
+                    if attempt == max_retries or not is_startup_crash(exc):
+                        raise
+                    _log.warning("opencode crashed opening its database; trying again: %s", exc)
+                else:
+                    return run.result
+                await trio.sleep(retry_delay_s)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    @asynccontextmanager
+    async def async_stream(
+        self,
+        prompt: str,
+        workspace: StrPath,
+        *,
+        run_cfg: RunConfig | None = None,
+        timeout_s: float | None = None,
+        log_file: StrPath | None = None,
+        log_exclude_types: Collection[str] = (),
+        data_home: StrPath | None = None,
+    ) -> AsyncIterator[Run]:
+        """Run an agent and read its events as they come.
+
+        The arguments and errors are those of `async_run`; errors of the run come out of the
+        iteration.  The block may be left at any time, which ends the run.
+
+        Yields:
+            A `trio.abc.ReceiveChannel` of `Event`, with the ``result`` so far; after the block
+            the result is final.
+
+        **Cancellation**: as in `async_run`.
+        """
+        run: Run | None = None
+        with (
+            time_limit(timeout_s, partial=lambda: run.result if run else None),
+            _log_of(log_file, log_exclude_types) as log,
+        ):
+            async with self._open(prompt, workspace, run_cfg, data_home, log) as run:
+                yield run
+
+    @asynccontextmanager
+    async def open_server(
+        self,
+        workspace: StrPath,
+        *,
+        run_cfg: RunConfig | None = None,
+        warm: bool = False,
+        data_home: StrPath | None = None,
+    ) -> AsyncIterator[OpenCodeServer]:
+        """Start a server, which hosts any number of conversations at once.
+
+        A turn on it costs a tenth of a second where a run of its own costs four.
+
+        Args:
+            workspace: the directory that sessions work in unless they name another.
+            run_cfg: the settings; those that a server has but once (``mcp``, ``instructions``,
+                providers) are settled here, the others are the sessions' defaults.
+            warm: prepare the workspace now, so that the first turn does not wait for it.
+            data_home: as in `async_run`.
+
+        Raises:
+            OpenCodeServerError: it was not ready in time.
+            OpenCodeProcessError: it ended before it was ready.
+
+            And those of `async_run` for what cannot be right.
+
+        **Cancellation**: ends the server and everything it started before it lets go.
+        """
+        # Imported when first needed: runs alone do without the modules of a server.
+        from opencode_trio._serve import ServePlan  # noqa: PLC0415
+        from opencode_trio.server import open_server  # noqa: PLC0415
+
+        cfg = run_cfg or RunConfig()
+        directory = checked_workspace(workspace)
+        plan = ServePlan(
+            binary=await self._checked_binary(),
+            workspace=directory,
+            cfg=cfg,
+            prepare_home=lambda: self._surroundings(cfg, directory, data_home),
+        )
+        async with open_server(plan, warm=warm) as server:
+            yield server
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        prompt: str,
+        workspace: StrPath,
+        run_cfg: RunConfig | None,
+        data_home: StrPath | None,
+        log: EventLog | None,
+    ) -> AsyncIterator[Run]:
+        cfg = run_cfg or RunConfig()
+        validate_config_for_run(cfg)
+        message = encode_prompt(prompt, cfg)
+        directory = checked_workspace(workspace)
+        binary = await self._checked_binary()
+        shares_database = data_home is not None or not self._isolate_db
+        async with AsyncExitStack() as stack:
+            async with self._starting if shares_database else nullcontext():
+                # `open_run` owns the scratch directory, and no checkpoint stands between.
+                home = await trio.to_thread.run_sync(self._surroundings, cfg, directory, data_home)
+                plan = RunPlan(
+                    argv=build_argv(binary, "", _with_title(cfg)),
+                    prompt=message,
+                    workspace=directory,
+                    env=home.env,
+                    scratch=home.scratch,
+                    max_steps=cfg.max_steps,
+                )
+                run = await stack.enter_async_context(open_run(plan, log))
+                await trio.sleep(self._startup_delay_s if shares_database else 0)
+            yield run
+
+    def _surroundings(
+        self, cfg: RunConfig, workspace: Path, data_home: StrPath | None
+    ) -> ChildHome:
+        try:
+            data = None if data_home is None else Path(data_home).expanduser().absolute()
+            return prepare_surroundings(cfg, workspace, isolate_db=self._isolate_db, data_home=data)
+        except PATHS_FAIL_WITH as exc:
+            name = "the temporary directory" if data_home is None else "data_home"
+            raise OpenCodeConfigError(f"{name}: cannot be used: {exc}") from exc
+
+    async def _checked_binary(self) -> str:
+        binary = self.resolved_binary()
+        async with self._probing:  # sixteen first runs ask once
+            await probe_version(binary)
+        return binary
+
+
+PATHS_FAIL_WITH = (OSError, ValueError, RuntimeError)
+"""What pathlib raises: of the system; of a NUL; of a circle of links, or no such user."""
+
+
+def check_delay(name: str, seconds: float) -> None:
+    """Refuse what is no length of time, or has no end."""
+    if not 0 <= seconds < math.inf:  # nor is NaN
+        raise OpenCodeConfigError(f"{name}: expected seconds, got {seconds!r}")
+
+
+def checked_workspace(workspace: StrPath) -> Path:
+    """Return the directory, absolute and without links, as opencode will name it.
+
+    Raises:
+        OpenCodeConfigError: it is not there, or no directory.
+    """
+    try:
+        path = Path(workspace).expanduser().resolve()
+        is_directory = path.is_dir()
+    except PATHS_FAIL_WITH as exc:
+        raise OpenCodeConfigError(f"workspace: {os.fspath(workspace)!r}: {exc}") from exc
+    if not is_directory:
+        problem = "is not a directory" if path.exists() else "does not exist"
+        raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
+    return path
+
+
+def encode_prompt(prompt: str, cfg: RunConfig) -> bytes:
+    """Write a prompt for opencode's stdin.
+
+    Raises:
+        OpenCodeConfigError: the prompt is empty, or cannot be written as UTF-8.
+    """
+    if "\0" in prompt:
+        raise OpenCodeConfigError("prompt: holds a NUL byte")
+    # opencode refuses white space alone, unless a command of its own comes with it.
+    if not prompt.strip() and "command" not in (cfg.cli_kwargs or {}):
+        raise OpenCodeConfigError("prompt: is empty")
+    try:
+        message = prompt.encode()
+    except UnicodeEncodeError as exc:
+        raise OpenCodeConfigError(f"prompt: cannot be written as UTF-8: {exc}") from exc
+    # Reading stdin, opencode takes one byte order mark off; give it one to take.
+    return "\ufeff".encode() + message if prompt.startswith("\ufeff") else message
+
+
+def is_startup_crash(error: OpenCodeProcessError) -> bool:
+    """Whether opencode crashed opening its database, before anything had happened."""
+    started = error.partial is not None and bool(error.partial.events)
+    return not started and any(sign in error.stderr.lower() for sign in SQLITE_CRASHES)
+
+
+def _with_title(cfg: RunConfig) -> RunConfig:
+    flags = dict(cfg.cli_kwargs or {})
+    if flags.keys() & {"title", "session", "s", "continue", "c"}:
+        return cfg
+    return attrs.evolve(cfg, cli_kwargs=flags | {"title": TITLE})
+
+
+def _log_of(path: StrPath | None, exclude: Collection[str]) -> EventLog | nullcontext[None]:
+    return nullcontext() if path is None else EventLog(path, exclude)
