@@ -112,6 +112,16 @@ def floors(session: nox.Session) -> None:
     run_tests(session)
 
 
+@nox.session(default=False, reuse_venv=True)
+def bench(session: nox.Session) -> None:
+    """Measure; -- NAME [options] takes one of tests/bench, without it all run."""
+    session.install("-q", "-e", EVERYTHING, *group("test"))
+    env = provide(session)
+    name, *options = session.posargs or ["*"]
+    for path in sorted((HERE / "tests/bench").glob(f"{name}.py")):
+        session.run("python", str(path.relative_to(HERE)), *options, env=env)
+
+
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Check style and the rules of trio. -- --fix repairs what can be repaired."""

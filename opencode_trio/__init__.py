@@ -12,85 +12,51 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from opencode_trio._binary import resolve_binary
-from opencode_trio._command import build_argv
-from opencode_trio._keeper import Graces
-from opencode_trio._run import Run
-from opencode_trio._run_wire import parse_event_line
-from opencode_trio._surroundings import build_env
-from opencode_trio._timeout import OpenCodeTimeoutError
-from opencode_trio._turn import StopReason
-from opencode_trio.client import AsyncOpenCodeClient
-from opencode_trio.config import (
-    PermissionMap,
-    RunConfig,
-    split_model,
-    validate_config_for_run,
-    validate_permission_actions,
-)
-from opencode_trio.errors import (
-    OpenCodeBinaryNotFoundError,
-    OpenCodeCancelledError,
-    OpenCodeConfigError,
-    OpenCodeError,
-    OpenCodeLimitError,
-    OpenCodeProcessError,
-    OpenCodeServerError,
-    OpenCodeTurnError,
-    OpenCodeVersionError,
-)
-from opencode_trio.events import (
-    Diagnostic,
-    ErrorInfo,
-    ErrorReported,
-    Event,
-    InstanceDisposed,
-    MessageUpdated,
-    OtherPart,
-    PartEvent,
-    PermissionAsked,
-    PermissionReplied,
-    Question,
-    QuestionAsked,
-    QuestionOption,
-    QuestionRejected,
-    QuestionReplied,
-    ReasoningDelta,
-    ReasoningPart,
-    ServerConnected,
-    ServerHeartbeat,
-    SessionBusy,
-    SessionCompacted,
-    SessionCreated,
-    SessionDeleted,
-    SessionIdle,
-    SessionInfoEvent,
-    SessionRetrying,
-    SessionUpdated,
-    StepFinished,
-    StepStarted,
-    TextDelta,
-    TextPart,
-    TodoUpdated,
-    TokenUsage,
-    ToolPart,
-    ToolStatus,
-    UnknownEvent,
-)
-from opencode_trio.results import (
-    RunResult,
-    Teardown,
-    aggregate_run_result,
-    aggregate_server_result,
-    run_result_fuzzy_text,
-)
-
 if TYPE_CHECKING:
-    from opencode_trio._agent import Agent, AgentTask, Outcome
-    from opencode_trio._budget import Budget, Spending, limit_spending
-    from opencode_trio._own_session import OpenCodeSession
-    from opencode_trio._turns import Turn
-    from opencode_trio._updates import AgentSnapshot, SwarmSnapshot
+    from opencode_trio._agent import (
+        Agent,
+        AgentTask,
+        Outcome,
+    )
+    from opencode_trio._binary import (
+        resolve_binary,
+    )
+    from opencode_trio._budget import (
+        Budget,
+        Spending,
+        limit_spending,
+    )
+    from opencode_trio._command import (
+        build_argv,
+    )
+    from opencode_trio._keeper import (
+        Graces,
+    )
+    from opencode_trio._own_session import (
+        OpenCodeSession,
+    )
+    from opencode_trio._run import (
+        Run,
+    )
+    from opencode_trio._run_wire import (
+        parse_event_line,
+    )
+    from opencode_trio._surroundings import (
+        build_env,
+    )
+    from opencode_trio._timeout import (
+        OpenCodeTimeoutError,
+    )
+    from opencode_trio._turn import (
+        StopReason,
+    )
+    from opencode_trio._turns import (
+        Turn,
+    )
+    from opencode_trio._updates import (
+        AgentSnapshot,
+        SwarmSnapshot,
+    )
     from opencode_trio.asks import (
         AskRequest,
         PermissionCallback,
@@ -99,46 +65,146 @@ if TYPE_CHECKING:
         QuestionRequest,
         Reject,
     )
-    from opencode_trio.server import OpenCodeServer, ServerStatistics, connect_server
-    from opencode_trio.session import Session
-    from opencode_trio.swarm import Swarm, open_swarm
+    from opencode_trio.client import (
+        AsyncOpenCodeClient,
+    )
+    from opencode_trio.config import (
+        PermissionMap,
+        RunConfig,
+        split_model,
+        validate_config_for_run,
+        validate_permission_actions,
+    )
+    from opencode_trio.errors import (
+        OpenCodeBinaryNotFoundError,
+        OpenCodeCancelledError,
+        OpenCodeConfigError,
+        OpenCodeError,
+        OpenCodeLimitError,
+        OpenCodeProcessError,
+        OpenCodeServerError,
+        OpenCodeTurnError,
+        OpenCodeVersionError,
+    )
+    from opencode_trio.events import (
+        Diagnostic,
+        ErrorInfo,
+        ErrorReported,
+        Event,
+        InstanceDisposed,
+        MessageUpdated,
+        OtherPart,
+        PartEvent,
+        PermissionAsked,
+        PermissionReplied,
+        Question,
+        QuestionAsked,
+        QuestionOption,
+        QuestionRejected,
+        QuestionReplied,
+        ReasoningDelta,
+        ReasoningPart,
+        ServerConnected,
+        ServerHeartbeat,
+        SessionBusy,
+        SessionCompacted,
+        SessionCreated,
+        SessionDeleted,
+        SessionIdle,
+        SessionInfoEvent,
+        SessionRetrying,
+        SessionUpdated,
+        StepFinished,
+        StepStarted,
+        TextDelta,
+        TextPart,
+        TodoUpdated,
+        TokenUsage,
+        ToolPart,
+        ToolStatus,
+        UnknownEvent,
+    )
+    from opencode_trio.results import (
+        RunResult,
+        Teardown,
+        aggregate_run_result,
+        aggregate_server_result,
+        run_result_fuzzy_text,
+    )
+    from opencode_trio.server import (
+        OpenCodeServer,
+        ServerStatistics,
+        connect_server,
+    )
+    from opencode_trio.session import (
+        Session,
+    )
+    from opencode_trio.swarm import (
+        Swarm,
+        open_swarm,
+    )
 
 __version__ = "0.1.0.dev0"
 
-_LATER = {
-    "Agent": "_agent",
-    "AgentSnapshot": "_updates",
-    "AgentTask": "_agent",
-    "AskRequest": "asks",
-    "Budget": "_budget",
-    "OpenCodeServer": "server",
-    "OpenCodeSession": "_own_session",
-    "Outcome": "_agent",
-    "PermissionCallback": "asks",
-    "PermissionRequest": "asks",
-    "QuestionCallback": "asks",
-    "QuestionRequest": "asks",
-    "Reject": "asks",
-    "ServerStatistics": "server",
-    "Session": "session",
-    "Spending": "_budget",
-    "Swarm": "swarm",
-    "SwarmSnapshot": "_updates",
-    "Turn": "_turns",
-    "connect_server": "server",
-    "limit_spending": "_budget",
-    "open_swarm": "swarm",
+# A name is imported when it is first asked for: a program that runs agents does not pay for
+# servers, and one that only reads events pays for neither.
+_HOMES = {
+    "_agent": "Agent AgentTask Outcome",
+    "_binary": "resolve_binary",
+    "_budget": "Budget Spending limit_spending",
+    "_command": "build_argv",
+    "_keeper": "Graces",
+    "_own_session": "OpenCodeSession",
+    "_run": "Run",
+    "_run_wire": "parse_event_line",
+    "_surroundings": "build_env",
+    "_timeout": "OpenCodeTimeoutError",
+    "_turn": "StopReason",
+    "_turns": "Turn",
+    "_updates": "AgentSnapshot SwarmSnapshot",
+    "asks": """
+        AskRequest PermissionCallback PermissionRequest QuestionCallback QuestionRequest
+        Reject
+    """,
+    "client": "AsyncOpenCodeClient",
+    "config": """
+        PermissionMap RunConfig split_model validate_config_for_run
+        validate_permission_actions
+    """,
+    "errors": """
+        OpenCodeBinaryNotFoundError OpenCodeCancelledError OpenCodeConfigError OpenCodeError
+        OpenCodeLimitError OpenCodeProcessError OpenCodeServerError OpenCodeTurnError
+        OpenCodeVersionError
+    """,
+    "events": """
+        Diagnostic ErrorInfo ErrorReported Event InstanceDisposed MessageUpdated OtherPart
+        PartEvent PermissionAsked PermissionReplied Question QuestionAsked QuestionOption
+        QuestionRejected QuestionReplied ReasoningDelta ReasoningPart ServerConnected
+        ServerHeartbeat SessionBusy SessionCompacted SessionCreated SessionDeleted
+        SessionIdle SessionInfoEvent SessionRetrying SessionUpdated StepFinished StepStarted
+        TextDelta TextPart TodoUpdated TokenUsage ToolPart ToolStatus UnknownEvent
+    """,
+    "results": """
+        RunResult Teardown aggregate_run_result aggregate_server_result
+        run_result_fuzzy_text
+    """,
+    "server": "OpenCodeServer ServerStatistics connect_server",
+    "session": "Session",
+    "swarm": "Swarm open_swarm",
 }
-"""Names by module, imported when first asked for: a program that only runs agents does not pay for
-servers."""
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 __all__ = [

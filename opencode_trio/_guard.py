@@ -7,8 +7,6 @@ tool for ever.
 
 from __future__ import annotations
 
-import attrs
-
 from opencode_trio._turn import ANSWERED, ENDS_OF_A_STEP
 from opencode_trio.errors import OpenCodeLimitError
 from opencode_trio.events import Event, StepFinished, StepStarted
@@ -18,7 +16,6 @@ MAX_UNKNOWN_FINISHES = 3
 mends it; three in a row is a provider that is down, and each costs a whole prompt."""
 
 
-@attrs.define
 class RunawayGuard:
     """Count a turn's steps and stop it at a limit.
 
@@ -26,9 +23,10 @@ class RunawayGuard:
         max_steps: the most requests to the model; ``None`` for no limit.
     """
 
-    max_steps: int | None = None
-    _started: int = attrs.field(default=0, init=False)
-    _unknown: int = attrs.field(default=0, init=False)
+    def __init__(self, max_steps: int | None = None) -> None:
+        self.max_steps = max_steps
+        self._started = 0
+        self._unknown = 0
 
     def check(self, event: Event) -> None:
         """Take the turn's next event.

@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -117,7 +116,7 @@ def prepare_child_home(
     except BaseException:
         remove_scratch(scratch)
         raise
-    return ChildHome(scratch, env | moved | {RUN_MARKER: f"{os.getpid()}.{uuid.uuid4().hex}"})
+    return ChildHome(scratch, env | moved | {RUN_MARKER: f"{os.getpid()}.{os.urandom(16).hex()}"})
 
 
 def host_files_above(workspace: Path, base_env: Mapping[str, str]) -> list[Path]:

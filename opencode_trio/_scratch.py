@@ -12,7 +12,6 @@ import shutil
 import stat
 import tempfile
 import time
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 
@@ -89,6 +88,6 @@ def link(place: Path, target: Path) -> None:
     except FileExistsError:
         if not place.exists():
             # In one step: another child may be using this directory.
-            fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+            fresh = place.with_name(f".{place.name}.{os.urandom(16).hex()}")
             fresh.symlink_to(target)
             fresh.replace(place)

@@ -44,7 +44,6 @@ SQLITE_CRASHES = (
 """What stderr says, in lower case, when opencode crashed because others opened the database too."""
 
 
-@attrs.define(init=False, eq=False)
 class AsyncOpenCodeClient:
     """Runs agents.  One client serves any number of tasks at once.
 
@@ -57,12 +56,6 @@ class AsyncOpenCodeClient:
         isolate_db: give every run a database of its own.  Without it runs share the host's:
             sessions can be resumed, and writing makes them wait for each other.
     """
-
-    binary: str
-    _isolate_db: bool
-    _startup_delay_s: float
-    _starting: trio.Semaphore
-    _probing: trio.Lock
 
     def __init__(
         self,
