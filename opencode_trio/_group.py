@@ -81,7 +81,8 @@ class GroupKeeper:
     async def _alive(self) -> set[Person]:
         """Return who is left of the family, those included who joined it since."""
         command = ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,lstart="]
-        table = await trio.run_process(command, capture_stdout=True)
+        # A session of its own: Ctrl+C in a terminal would end this, too.
+        table = await trio.run_process(command, capture_stdout=True, start_new_session=True)
         alive = set(self._members(table.stdout.decode(errors="replace")))
         self._family |= alive
         return alive

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -20,6 +19,7 @@ from opencode_trio._isolation import ChildHome
 from opencode_trio._run import Run, RunPlan, open_run
 from opencode_trio._surroundings import prepare_surroundings
 from opencode_trio._timeout import time_limit
+from opencode_trio._workspace import PATHS_FAIL_WITH, StrPath, checked_workspace
 from opencode_trio.config import RunConfig, validate_config_for_run
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeProcessError
 from opencode_trio.results import RunResult
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from opencode_trio.server import OpenCodeServer
 
 _log = logging.getLogger("opencode_trio")
-
-StrPath: TypeAlias = str | os.PathLike[str]
 
 TITLE = "opencode-trio"
 """With a title opencode does not ask a model to invent one, a request that nobody would see."""
@@ -272,31 +270,10 @@ class AsyncOpenCodeClient:
         return binary
 
 
-PATHS_FAIL_WITH = (OSError, ValueError, RuntimeError)
-"""What pathlib raises: of the system; of a NUL; of a circle of links, or no such user."""
-
-
 def check_delay(name: str, seconds: float) -> None:
     """Refuse what is no length of time, or has no end."""
     if not 0 <= seconds < math.inf:  # nor is NaN
         raise OpenCodeConfigError(f"{name}: expected seconds, got {seconds!r}")
-
-
-def checked_workspace(workspace: StrPath) -> Path:
-    """Return the directory, absolute and without links, as opencode will name it.
-
-    Raises:
-        OpenCodeConfigError: it is not there, or no directory.
-    """
-    try:
-        path = Path(workspace).expanduser().resolve()
-        is_directory = path.is_dir()
-    except PATHS_FAIL_WITH as exc:
-        raise OpenCodeConfigError(f"workspace: {os.fspath(workspace)!r}: {exc}") from exc
-    if not is_directory:
-        problem = "is not a directory" if path.exists() else "does not exist"
-        raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
-    return path
 
 
 def encode_prompt(prompt: str, cfg: RunConfig) -> bytes:

@@ -19,7 +19,7 @@ from bounded_run import BoundedRun
 
 SCRATCH_PREFIX = "opencode-trio-"
 
-pytest_plugins = ["opencode_trio.testing.pytest_plugin"]
+pytest_plugins = ["opencode_trio.testing.pytest_plugin", "pytester"]
 
 # Without it git refuses to commit in the tests' workspaces.
 GIT_IDENTITY = "[user]\nname = Test\nemail = test@example.org\n[init]\ndefaultBranch = main\n"

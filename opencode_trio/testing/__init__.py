@@ -16,6 +16,7 @@ Example:
 # functions; `_script` finds the next reply; `_ledger` keeps the books; `_asgi` plays replies to
 # clients; `_serve` is the web server; `_model` is the door.
 
+from ._leaks import LeakCheck, assert_no_leaks
 from ._model import ScriptedModel, open_scripted_model
 from ._replies import (
     Action,
@@ -45,6 +46,7 @@ __all__ = [
     "ErrorFrame",
     "FinishReason",
     "HttpError",
+    "LeakCheck",
     "ModelRequest",
     "Prices",
     "Raw",
@@ -59,5 +61,6 @@ __all__ = [
     "Text",
     "ToolCall",
     "Usage",
+    "assert_no_leaks",
     "open_scripted_model",
 ]
