@@ -48,7 +48,7 @@ else:
     import _signal as signal
 
 NO_STATUS = 125  # what env(1) and timeout(1) exit with when the failure is their own
-SWEEP_S = 0.02  # the longest pause between two rounds of SIGKILL
+SWEEP_S = 0.02  # the longest pause between two looks at who is left
 SURVIVED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36  # <linux/prctl.h>
 
@@ -231,25 +231,24 @@ class Family:
 
     def end(self, term_grace_s: float, kill_grace_s: float) -> bool:
         """Ask everybody to end, then make them, while time is left; return whether all are gone."""
-        if self.reap():
-            self.sweep(self.terminate)
         deadline = time.monotonic() + term_grace_s
-        self.wait_until(deadline)
+        while self.reap():
+            self.sweep(self.terminate)  # again and again: somebody may be born meanwhile
+            if (left := deadline - time.monotonic()) <= 0:
+                break
+            self._watch.sleep(min(left, SWEEP_S))
         deadline += kill_grace_s
         while self.reap() and time.monotonic() < deadline and self.sweep(self.kill):
             self._watch.sleep(SWEEP_S)
         return not self.reap()
 
-    def wait_until(self, deadline: float) -> None:
-        """Return when nobody is left, or at the deadline."""
-        while self.reap() and (left := deadline - time.monotonic()) > 0:
-            self._watch.sleep(left)
-
     def end_blindly(self) -> None:
         """Kill the one group that is known, when looking around has failed."""
         if self.child and self.reap() and self.status < 0:
             os.killpg(self.child, signal.SIGKILL)
-            self.wait_until(time.monotonic() + 1)
+            deadline = time.monotonic() + 1
+            while self.reap() and (left := deadline - time.monotonic()) > 0:
+                self._watch.sleep(left)
 
     def sweep(self, act: Callable[[Process], None]) -> bool:
         """Do something to everybody; return False if it was forbidden for all there are."""
@@ -264,9 +263,10 @@ class Family:
         return not members or forbidden < len(members)
 
     def terminate(self, member: Process) -> None:
-        """Ask one member to end, and wake it if it was stopped."""
-        member.send(signal.SIGTERM, signal.SIGCONT)
-        self.terminated.add((member.pid, member.start))
+        """Ask one member to end, once, and wake it if it was stopped."""
+        if (member.pid, member.start) not in self.terminated:
+            member.send(signal.SIGTERM, signal.SIGCONT)
+            self.terminated.add((member.pid, member.start))
 
     def kill(self, member: Process) -> None:
         """Kill one member; if it is a child of ours, its group as well.

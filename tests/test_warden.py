@@ -384,6 +384,16 @@ def test_the_grace_is_no_delay_for_those_who_listen(launch: Launch, marker: str)
     assert time.monotonic() - began < BOUND_S
 
 
+def test_who_is_born_while_others_end_is_asked_as_well(launch: Launch, marker: str) -> None:
+    heir = f"trap 'setsid sleep {marker} & exit' TERM; echo ready; while :; do sleep 0.01; done"
+    warden = launch("sh", "-c", heir, options={"term_grace_s": 30})
+    warden.ready()
+    assert warden.line()["pid"]
+    warden.end()
+    report = warden.line()
+    assert (report["killed"], report["empty"]) == (0, True)
+
+
 def test_storm_of_sessions(launch: Launch, marker: str) -> None:
     storm = STORM.format(prelude="signal.signal(15, signal.SIG_IGN)", step="os.setsid()")
     one = f"{sys.executable} -I -S -c '{storm}' {marker} & "
@@ -409,13 +419,19 @@ warden.main(dict(word.split("=") for word in words[:end]), words[end + 1:])
 """
 
 
-def test_walk_that_misses_somebody_is_repeated(launch: Launch, marker: str) -> None:
-    python = (sys.executable, "-c", SHORTSIGHTED, "4")
-    warden = launch("sh", "-c", f"setsid sleep {marker} & exec sleep {marker}", python=python)
+@pytest.mark.parametrize(("grace", "seen_by"), [(30, "terminated"), (0.01, "killed")])
+def test_walk_that_misses_somebody_is_repeated(
+    launch: Launch, marker: str, grace: float, seen_by: str
+) -> None:
+    """The first four walks find nobody, as if all had been between two parents just then."""
+    python, options = (sys.executable, "-c", SHORTSIGHTED, "4"), {"term_grace_s": grace}
+    warden = launch(
+        "sh", "-c", f"setsid sleep {marker} & exec sleep {marker}", python=python, options=options
+    )
     assert warden.line()["pid"]
     warden.end()
     report = warden.line()
-    assert (report["killed"], report["empty"]) == (2, True)
+    assert (report[seen_by], report["empty"]) == (2, True)
 
 
 def test_hopeless_cases_are_given_up_in_time(launch: Launch, marker: str) -> None:

@@ -1,0 +1,160 @@
+"""`assert_no_leaks`: see for yourself that a block has left nothing behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import attrs
+import trio
+
+from opencode_trio._child_env import RUN_MARKER
+from opencode_trio._scratch import SCRATCH_PREFIX
+
+from ._model import ScriptedModel
+from ._processes import Process, descends, identities, own_descriptors, processes
+
+SETTLE_S = 1.0
+"""How long what is on its way out is waited for: the kernel may be in the midst of ending a
+process, a server in the midst of noticing that its client has left."""
+
+PAUSE_S = 0.02
+
+
+def assert_no_leaks(*, models: Iterable[ScriptedModel] = ()) -> LeakCheck:
+    """Check that a block leaves nothing behind that was not there before it.
+
+    That is, when the block is left, by whatever way, and at most a second later:
+
+    * no process that descends from this one, or that a child of this library started (all of
+      them inherit the variable ``OPENCODE_TRIO_RUN``), also when nobody has reaped it;
+    * no scratch directory of this process;
+    * no descriptor of this process, ``/proc/self/fd``;
+    * no request at one of the `models` that still waits for its answer.
+
+    Use it with ``with`` around a `trio.run`, or with ``async with`` inside of one.  Processes are
+    looked for on Linux only, and of those that shed the variable (``env -i``) *and* their
+    ancestors (a double fork) none is found: `opencode_trio` finds those, this check does not.
+
+    Args:
+        models: scripted models that run outside of the block.
+
+    Raises:
+        AssertionError: something was left; the text lists everything.  An error of the block
+            itself is not replaced: it gets the list as a note.
+
+    **Cancellation**: the check is made all the same, and takes a second at most.
+
+    Example:
+        ```python
+        async with assert_no_leaks(models=[model]):
+            with trio.move_on_after(1):
+                await client.async_run("go", workspace, run_cfg=model.run_config())
+        ```
+    """
+    return LeakCheck(tuple(models))
+
+
+@attrs.define
+class LeakCheck:
+    """What `assert_no_leaks` returns: a context manager, both sync and async."""
+
+    _models: tuple[ScriptedModel, ...]
+    _before: Snapshot | None = attrs.field(init=False, default=None)
+
+    def __enter__(self) -> None:
+        self._before = Snapshot.of(self._models)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        deadline = time.monotonic() + SETTLE_S
+        while (leaks := self._leaks()) and time.monotonic() < deadline:
+            time.sleep(PAUSE_S)
+        _tell(leaks, error)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        deadline = time.monotonic() + SETTLE_S  # the wall's: processes know no virtual time
+        with trio.CancelScope(shield=True):
+            while (leaks := self._leaks()) and time.monotonic() < deadline:
+                # In a thread, because a virtual clock would make no pause at all of a sleep.
+                await trio.to_thread.run_sync(time.sleep, PAUSE_S)
+        _tell(leaks, error)
+
+    def _leaks(self) -> list[str]:
+        if self._before is None:
+            raise RuntimeError("the check was left before it was entered")
+        return list(self._before.leaks())
+
+
+@attrs.frozen
+class Snapshot:
+    """What there was when a block began."""
+
+    processes: frozenset[tuple[int, int]]
+    scratches: frozenset[Path]
+    descriptors: dict[int, str]
+    open_requests: tuple[tuple[ScriptedModel, int], ...]
+
+    @classmethod
+    def of(cls, models: tuple[ScriptedModel, ...]) -> Snapshot:
+        """Look around."""
+        return cls(
+            processes=frozenset(identities()),
+            scratches=frozenset(_scratches()),
+            descriptors=own_descriptors(),
+            open_requests=tuple((model, model.open_requests) for model in models),
+        )
+
+    def leaks(self) -> Iterator[str]:
+        """Tell what there is that was not there then."""
+        yield from map(str, self._new_processes())
+        for path in sorted(set(_scratches()) - self.scratches):
+            yield f"directory {path}"
+        for number, target in sorted(own_descriptors().items()):
+            if self.descriptors.get(number) != target:
+                yield f"descriptor {number} -> {target}"
+        for model, before in self.open_requests:
+            if model.open_requests > before:
+                count = model.open_requests - before
+                yield f"{count} open request{'s' * (count > 1)} at {model.base_url}"
+
+    def _new_processes(self) -> Iterator[Process]:
+        everything = {process.pid: process for process in processes()}
+        # The value begins with the pid of the host: other programs may run agents meanwhile.
+        mark = f"{RUN_MARKER}={os.getpid()}."
+        for process in everything.values():
+            if process.identity not in self.processes and (
+                any(entry.startswith(mark) for entry in process.environ)
+                or descends(process, os.getpid(), everything)
+            ):
+                yield process
+
+
+def _scratches() -> Iterator[Path]:
+    return Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}{os.getpid()}-*")
+
+
+def _tell(leaks: list[str], error: BaseException | None) -> None:
+    if not leaks:
+        return
+    text = "left behind:\n  " + "\n  ".join(leaks)
+    # A cancellation ends at its scope, and a note on it with it; nobody would see that.
+    if error is None or isinstance(error, trio.Cancelled):
+        raise AssertionError(text)
+    error.add_note(text)
