@@ -1,0 +1,41 @@
+"""Tasks that belong to a block.
+
+They are no user's business: they record what goes wrong, and the call that the user awaits raises
+it.  So an error of the block leaves it bare, not in a group, and they outlast the block's own
+cancellation for as long as its goodbye takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_background() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery for tasks that never raise; when the block ends, they are cancelled.
+
+    **Cancellation**: of what is around it reaches the block, but not the tasks; those are ended
+    when the block has been left.
+    """
+    failure: BaseException | None = None
+    async with trio.open_nursery() as outer:
+        inner: trio.Nursery = await outer.start(_host)
+        try:
+            yield inner
+        except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery
+            failure = error
+        inner.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _host(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            # Only now: a block that was cancelled before it began has no tasks to protect.
+            scope.shield = True
+            nursery.start_soon(trio.sleep_forever)  # keeps it open until it is cancelled

@@ -1,0 +1,204 @@
+"""The one event stream of a server, and its many readers.
+
+opencode keeps an unbounded queue for each client of its stream, sends no ids, and replays nothing.
+So there is one reader, which never waits for anybody: it hands each event to the turn that it
+belongs to, and that takes it at once.  When the stream breaks, or is silent for longer than its
+heartbeat allows, it is opened again, and every turn is told that there is a gap to fill.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Protocol
+
+import attrs
+import trio
+
+from opencode_trio._bus_wire import bus_event
+from opencode_trio._ids import MessageIds
+from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._tree import SessionTree
+from opencode_trio.errors import OpenCodeServerError
+from opencode_trio.events import (
+    Event,
+    InstanceDisposed,
+    ServerConnected,
+    ServerHeartbeat,
+    SessionDeleted,
+    SessionInfoEvent,
+)
+
+_log = logging.getLogger("opencode_trio")
+
+SILENCE_S = 30.0
+"""The heartbeat comes every 10 s: three in a row missing is a dead connection."""
+
+BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Waits between attempts; the last one is repeated.  The first are short because a turn may end
+in the meantime."""
+
+GIVE_UP_S = 60.0
+"""An outage longer than this ends the turns that wait; the bus itself goes on trying."""
+
+Records = AbstractAsyncContextManager[AsyncIterator[Json]]
+
+
+class Subscriber(Protocol):
+    """Who reads the events of one session tree.  None of these may wait, or raise."""
+
+    def deliver(self, event: Event) -> None:
+        """Take an event of the tree."""
+
+    def resumed(self) -> None:
+        """Know that events may have been missed, and that from now on they come again."""
+
+    def lost(self, error: OpenCodeServerError) -> None:
+        """Know that the stream has been gone for longer than a turn can wait."""
+
+
+@attrs.define
+class BusCounts:
+    """What has come so far."""
+
+    events: int = 0
+    connections: int = 0
+
+
+class Bus:
+    """Reads a server's event stream and hands it out by session tree.
+
+    Args:
+        open_events: opens the stream; raises `OpenCodeServerError` when it cannot, or breaks.
+    """
+
+    def __init__(self, open_events: Callable[[], Records]) -> None:
+        self.tree = SessionTree()
+        """Every session with a parent that the stream has told of."""
+        self.ids = MessageIds()
+        """Makes message ids by the server's clock, which the stream tells."""
+        self.counts = BusCounts()
+        self.disposals = 0
+        """How often the server has let go of a directory, and of what it had read there."""
+        self.failure: OpenCodeServerError | None = None
+        """Why the stream is not open at the moment, if it failed."""
+        self._open_events = open_events
+        self._roots: dict[str, Subscriber] = {}
+        self._strays: Callable[[Event], None] | None = None
+        self._connected = trio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether events are coming at the moment."""
+        return self._connected.is_set()
+
+    async def wait_connected(self) -> None:
+        """Wait until the stream is open and its first event has come."""
+        while not self.is_connected:
+            await self._connected.wait()
+
+    def on_stray(self, take: Callable[[Event], None]) -> None:
+        """Set who gets the events of sessions that belong to nobody known."""
+        self._strays = take
+
+    @contextmanager
+    def subscribed(self, root: str, subscriber: Subscriber) -> Iterator[None]:
+        """Hand out the events of a session and all below it while the block runs."""
+        if root in self._roots:
+            raise RuntimeError(f"{root} has a reader already: one turn at a time")
+        self._roots[root] = subscriber
+        try:
+            yield
+        finally:
+            del self._roots[root]
+
+    async def run(self) -> None:
+        """Read until cancelled.  Failures are recorded and the stream is opened again."""
+        attempt, down_since = 0, trio.current_time()
+        while True:
+            if await self._read():
+                attempt, down_since = 0, trio.current_time()
+            if trio.current_time() - down_since > GIVE_UP_S:
+                self._give_up()
+                down_since = trio.current_time()
+            await trio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+            attempt += 1
+
+    async def _read(self) -> bool:
+        """Read one connection to its end; say whether anything came."""
+        heard = trio.current_time()
+        with trio.CancelScope(deadline=heard + SILENCE_S) as alive:
+            try:
+                async with self._open_events() as records:
+                    async for record in records:
+                        now = trio.current_time()
+                        if now > heard + SILENCE_S / 10:  # not each time: it has its price
+                            heard, alive.deadline = now, now + SILENCE_S
+                        if not self.is_connected:
+                            self._connect()
+                        self.take(record)
+            except OpenCodeServerError as exc:
+                self.failure = exc
+        if alive.cancelled_caught:
+            self.failure = OpenCodeServerError(f"no event in {SILENCE_S:g} s, not even a heartbeat")
+        was_connected = self.is_connected
+        if was_connected:
+            _log.info("the event stream ended (%s); opening it again", self.failure or "EOF")
+            self._connected = trio.Event()
+        return was_connected
+
+    def _connect(self) -> None:
+        self.failure = None
+        self.counts.connections += 1
+        self._connected.set()
+        if self.counts.connections > 1:
+            for subscriber in list(self._roots.values()):
+                subscriber.resumed()
+
+    def _give_up(self) -> None:
+        reason = self.failure or "it was closed again and again"
+        self.fail(OpenCodeServerError(f"no event stream for {GIVE_UP_S:g} s: {reason}"))
+
+    def fail(self, error: OpenCodeServerError) -> None:
+        """End the turns that wait for events."""
+        for subscriber in list(self._roots.values()):
+            subscriber.lost(error)
+
+    def take(self, record: Json) -> None:
+        """Take one record of the stream."""
+        payload = object_of(record.get("payload")) or record
+        if text_of(payload, "type") == "sync":
+            return  # the same event again, for replicas
+        self.counts.events += 1
+        event = bus_event(record)
+        if isinstance(event, ServerConnected | ServerHeartbeat):
+            self.ids.saw(text_of(payload, "id"), time.time() * 1000)
+        elif isinstance(event, SessionInfoEvent):
+            self._note(event)
+        elif isinstance(event, InstanceDisposed):
+            self.disposals += 1
+        if event.session_id is not None and not self.hand_out(event):
+            self._hand_over(event)
+
+    def _note(self, event: SessionInfoEvent) -> None:
+        if event.session_id is None:
+            return
+        if isinstance(event, SessionDeleted):
+            self.tree.forget(event.session_id)
+        elif event.parent_id is not None:
+            self.tree.add(event.session_id, event.parent_id, event.agent)
+
+    def hand_out(self, event: Event) -> bool:
+        """Give an event to the turn of its session tree; say whether there is one."""
+        for at in self.tree.lineage(event.session_id or ""):
+            if (subscriber := self._roots.get(at)) is not None:
+                subscriber.deliver(event)
+                return True
+        return False
+
+    def _hand_over(self, event: Event) -> None:
+        is_known = event.session_id in self.tree
+        if self._strays is not None and self._roots and not is_known:
+            self._strays(event)

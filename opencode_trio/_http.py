@@ -1,0 +1,197 @@
+"""One server over HTTP: the only module that knows httpx and httpx-sse.
+
+Everything that goes wrong on the way becomes `OpenCodeServerError`, here and nowhere else; without
+a ``status_code`` there was no answer.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
+
+import httpx
+import httpx_sse
+import trio
+
+from opencode_trio._endpoints import Call, UnexpectedAnswerError, an_object, failure_text
+from opencode_trio._json import Json
+from opencode_trio.errors import OpenCodeServerError
+
+T = TypeVar("T")
+
+CONNECT_S = 10.0
+ANSWER_S = 60.0
+"""For calls that only read or store: a busy server on a slow disk takes seconds."""
+
+PATIENT = httpx.Timeout(None, connect=CONNECT_S)
+"""For calls that wait for the agent, which sends nothing until it has finished, and for the event
+stream, whose liveness its heartbeat tells."""
+
+
+@asynccontextmanager
+async def open_api(
+    url: str, *, password: str | None, username: str, tls: ssl.SSLContext | bool = True
+) -> AsyncIterator[HttpApi]:
+    """Open a pool of connections to a server; nothing is sent yet.
+
+    Raises:
+        OpenCodeServerError: the address is none.
+    """
+    with _mapped_errors("the address", url):
+        client = httpx.AsyncClient(
+            base_url=url,
+            auth=httpx.BasicAuth(username, password) if password is not None else None,
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S, pool=None),
+            # A turn holds a connection while it lasts; a limit would be a hidden one on agents.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            # A proxy of the environment is not for loopback, and must not see the password.
+            trust_env=False,
+            verify=tls,
+        )
+    async with client:
+        yield HttpApi(client)
+
+
+class HttpApi:
+    """A server's interface."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def call(self, call: Call[T]) -> T:
+        """Send a call and read its answer.
+
+        Raises:
+            OpenCodeServerError: no answer, an error, or something that is no answer to this.
+
+        **Cancellation**: drops the connection; what the server began, it goes on with.
+        """
+        what = f"{call.method} {call.path}"
+        with _mapped_errors(what, str(self._client.base_url)):
+            response = await self._client.send(self._request(call))
+            answer = _json_of(response)
+            if response.is_success and answer is not _NO_JSON:
+                return call.read(answer)
+        raise OpenCodeServerError(
+            f"{what}: {response.status_code}, {_explain(response, answer)}",
+            status_code=response.status_code,
+        )
+
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        request = self._client.build_request(
+            call.method,
+            call.path,
+            params=dict(call.query),
+            json=call.body,
+            timeout=PATIENT if call.waits_for_agent else httpx.USE_CLIENT_DEFAULT,
+        )
+        request.stream = _Body(request.content)
+        return request
+
+    @asynccontextmanager
+    async def open_events(self) -> AsyncIterator[AsyncIterator[Json]]:
+        """Open the event stream of the whole server.
+
+        Raises:
+            OpenCodeServerError: from opening as from reading, when the stream breaks.
+        """
+        path = "/global/event"
+        with _mapped_errors(f"GET {path}", str(self._client.base_url)):
+            async with httpx_sse.aconnect_sse(self._client, "GET", path, timeout=PATIENT) as source:
+                if source.response.is_error:
+                    await source.response.aread()
+                    status = source.response.status_code
+                    text = failure_text(status, _json_of(source.response))
+                    raise OpenCodeServerError(f"GET {path}: {status}, {text}", status_code=status)
+                # Closed by us: an abandoned generator would be closed by nobody.
+                async with aclosing(_records(source)) as records:
+                    yield records
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body.
+
+    httpx's own is an async generator, which it abandons, to trio's displeasure, when the connection
+    breaks while it is sent.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._chunks = [data] if data else []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Chunks(self._chunks)
+
+
+class _Chunks(AsyncIterator[bytes]):
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._left = iter(chunks)
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._left:
+            return chunk
+        raise StopAsyncIteration
+
+
+async def _records(source: httpx_sse.EventSource) -> AsyncGenerator[Json, None]:
+    frames = source.aiter_sse()
+    try:
+        async for frame in frames:
+            # After a comment line httpx-sse gives an event without data, once it has seen an id.
+            if frame.data:
+                yield _record(frame.data)
+    finally:
+        await _end(frames)
+
+
+async def _end(frames: AsyncIterator[object]) -> None:
+    """Bring generators of httpx to their end, which are nested and do not close each other.
+
+    What runs on and waits when it is cancelled ends all the way down.
+    """
+    with trio.CancelScope() as scope, suppress(httpx.RequestError, httpx.StreamError):
+        scope.cancel()
+        async for _ in frames:
+            pass
+
+
+def _record(data: str) -> Json:
+    try:
+        return an_object(json.loads(data))
+    except (ValueError, RecursionError) as exc:
+        raise UnexpectedAnswerError(f"an event that is no JSON: {exc}") from exc
+
+
+_NO_JSON = object()
+
+
+def _json_of(response: httpx.Response) -> object:
+    if response.status_code == 204:
+        return None
+    if response.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return _NO_JSON
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _explain(response: httpx.Response, answer: object) -> str:
+    if response.is_success:
+        # An unknown route is answered 200 with the page of opencode's web interface.
+        kind = response.headers.get("content-type") or "nothing"
+        return f"answered with {kind} instead of JSON: this server has no such route"
+    return failure_text(response.status_code, answer)
+
+
+@contextmanager
+def _mapped_errors(what: str, url: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.RequestError, httpx.InvalidURL) as exc:
+        reason = str(exc) or type(exc).__name__
+        raise OpenCodeServerError(f"{what}: no answer from {url}: {reason}") from exc
+    except UnexpectedAnswerError as exc:
+        raise OpenCodeServerError(f"{what}: {exc}") from exc

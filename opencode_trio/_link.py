@@ -1,0 +1,188 @@
+"""A server, as its sessions see it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+
+from opencode_trio._bus import Bus, Records
+from opencode_trio._endpoints import Call, get_session, providers
+from opencode_trio._json import text_of
+from opencode_trio._tree import MAX_DEPTH
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeError, OpenCodeServerError
+from opencode_trio.events import Event, PermissionAsked, QuestionAsked
+
+_log = logging.getLogger("opencode_trio")
+
+T = TypeVar("T")
+
+
+class Api(Protocol):
+    """What `HttpApi` is, said without naming it: to import httpx costs as much as trio does."""
+
+    async def call(self, call: Call[T]) -> T:
+        """Send a call and read its answer; raises `OpenCodeServerError`."""
+
+    def open_events(self) -> Records:
+        """Open the event stream; raises `OpenCodeServerError`."""
+
+
+@attrs.define(eq=False)
+class _Warming:
+    epoch: int
+    """How often directories had been disposed of before."""
+    done: trio.Event = attrs.field(factory=trio.Event)
+    failure: OpenCodeServerError | None = None
+
+
+class Link:
+    """The way to a server: its interface, its event stream, and whether it is still there.
+
+    Args:
+        api: the interface.
+        url: where it is.
+        tasks: where work runs that no caller's cancellation may interrupt.
+        cfg: what it was started with; ``None`` if somebody else started it.
+        end: ends the server at once; ``None`` if it is not ours to end.
+        pid: its process; ``None`` likewise.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        url: str,
+        tasks: trio.Nursery,
+        cfg: RunConfig | None = None,
+        end: Callable[[], None] | None = None,
+        pid: int | None = None,
+    ) -> None:
+        self.api = api
+        self.url = url
+        self.cfg = cfg
+        self.pid = pid
+        self.bus = Bus(api.open_events)
+        self.gone = trio.Event()
+        """Set when the server has ended."""
+        self.failure: OpenCodeServerError | None = None
+        """Why, then."""
+        self._end = end
+        self._tasks = tasks
+        self._warm: dict[str, _Warming] = {}
+        self.bus.on_stray(self._adopt)
+
+    async def call(self, call: Call[T], directory: str | None = None) -> T:
+        """Send a call, in a directory.
+
+        Raises:
+            OpenCodeServerError: no answer, or an error.  Of a server that has ended, the way it
+                ended.
+        """
+        call = call if directory is None else call.inside(directory)
+        pauses = iter(PAUSES_S if call.method == "GET" or call.does_no_harm_twice else ())
+        while True:
+            if self.failure is not None:
+                raise self.fallen()
+            try:
+                return await self.api.call(call)
+            except OpenCodeServerError as exc:
+                if exc.status_code is None and await self._is_gone():
+                    raise self.fallen() from exc
+                pause = next(pauses, None) if exc.status_code is None else None
+                if pause is None:
+                    raise
+            await trio.sleep(pause)
+
+    async def warm(self, directory: str) -> None:
+        """See that the server has read a directory's providers.
+
+        A prompt that is the first to need them and is aborted in the midst leaves opencode 1.18
+        with a reading that was interrupted, which it keeps: every later prompt in that directory
+        gets a 500 ("All fibers interrupted without error"), until the directory is disposed of.
+        So they are asked for before the first prompt, by a task that nobody interrupts.
+
+        Raises:
+            OpenCodeServerError: the server failed.
+
+        **Cancellation**: harmless.
+        """
+        warming = self._warm.get(directory)
+        if warming is None or warming.epoch != self.bus.disposals:
+            warming = self._warm[directory] = _Warming(self.bus.disposals)
+            self._tasks.start_soon(self._run_warming, directory, warming)
+        await warming.done.wait()
+        if warming.failure is not None:
+            self._warm.pop(directory, None)
+            raise copied(warming.failure)
+
+    async def _run_warming(self, directory: str, warming: _Warming) -> None:
+        try:
+            await self.call(providers(), directory)
+        except OpenCodeServerError as exc:
+            warming.failure = exc
+        finally:
+            warming.done.set()
+
+    def _adopt(self, event: Event) -> None:
+        if isinstance(event, PermissionAsked | QuestionAsked):
+            self._tasks.start_soon(self._find_family, event)
+
+    async def _find_family(self, event: Event) -> None:
+        """Find out whose subagent asks, of which no event told that it began.
+
+        It is one from before our time, woken again, and nobody would answer it.
+        """
+        session = event.session_id or ""
+        try:
+            for _ in range(MAX_DEPTH):
+                record = await self.call(get_session(session))
+                parent = text_of(record, "parentID")
+                if not parent:
+                    break
+                self.bus.tree.add(session, parent, text_of(record, "agent") or None)
+                session = parent
+        except OpenCodeError as exc:
+            _log.warning("cannot tell whose subagent asks: %s", exc)
+        self.bus.hand_out(event)
+
+    def fail(self, error: OpenCodeServerError) -> None:
+        """Know that the server has ended; every turn on it fails now."""
+        if self.failure is None:
+            self.failure = error
+            self.gone.set()
+            self.bus.fail(error)
+
+    def fallen(self) -> OpenCodeServerError:
+        """Say how the server ended, in an error of one's own to raise."""
+        return copied(self.failure or OpenCodeServerError("the server has ended"))
+
+    def condemn(self, why: str) -> None:
+        """End a server of ours that no longer obeys; others are left alone."""
+        if self._end is not None and self.failure is None:
+            self.fail(OpenCodeServerError(f"the server was ended: {why}"))
+            self._end()
+
+    async def _is_gone(self) -> bool:
+        """Say whether a broken connection was the server's end: its exit is known a moment later."""
+        if self._end is not None:
+            with trio.move_on_after(EXIT_IS_KNOWN_S):
+                await self.gone.wait()
+        return self.failure is not None
+
+
+def copied(error: OpenCodeServerError) -> OpenCodeServerError:
+    """Return the same error, for one caller to raise: each gets a ``partial`` of its own."""
+    return OpenCodeServerError(error.args[0], status_code=error.status_code, stderr=error.stderr)
+
+
+PAUSES_S = (0.1, 0.5, 1.0, 2.0)
+"""Between tries to reach a server: a proxy that restarts takes a second or two."""
+
+EXIT_IS_KNOWN_S = 0.5
+"""From the loss of a server's connections to the news of its exit, through the warden: a tenth of
+this, on a busy machine."""

@@ -1,0 +1,103 @@
+"""One turn of a session as its events tell it: what is of this turn, and what it means so far."""
+
+from __future__ import annotations
+
+import attrs
+
+from opencode_trio._deltas import DeltaSorter
+from opencode_trio._fold import TurnFold
+from opencode_trio._tree_guard import TreeGuard
+from opencode_trio.events import (
+    ErrorInfo,
+    ErrorReported,
+    Event,
+    MessageUpdated,
+    PartEvent,
+    SessionBusy,
+    SessionIdle,
+    SessionRetrying,
+    TextDelta,
+    ToolPart,
+)
+
+
+@attrs.define
+class LiveTurn:
+    """What is known of a running turn.
+
+    A stream carries late words of the turn before, and a session can be heard of that is idle,
+    though it is about to begin.  So nothing counts before the turn's own message has been seen,
+    and no message that is older.
+
+    Args:
+        root: the session.
+        message_id: the user's message, which begins the turn.
+        guard: what the turn may use.
+    """
+
+    root: str
+    message_id: str
+    guard: TreeGuard
+    fold: TurnFold = attrs.field(init=False)
+    has_begun: bool = attrs.field(default=False, init=False)
+    """Whether the server has told of the turn's own message."""
+    errors: list[ErrorInfo] = attrs.field(factory=list, init=False)
+    """Every failure that the session reported; of a turn that never began, the only word."""
+    complete: set[str] = attrs.field(factory=set, init=False)
+    """The assistant messages that have ended."""
+    answers: set[str] = attrs.field(factory=set, init=False)
+    """The assistant messages of the session itself."""
+    agents: dict[str, str] = attrs.field(factory=dict, init=False)
+    """The agent of each session, as its messages name it."""
+    tools: dict[str, str] = attrs.field(factory=dict, init=False)
+    """The tool of each call."""
+    retrying: set[str | None] = attrs.field(factory=set, init=False)
+    """The sessions that wait for a provider."""
+    _deltas: DeltaSorter = attrs.field(factory=DeltaSorter, init=False)
+
+    @fold.default
+    def _new_fold(self) -> TurnFold:
+        return TurnFold(self.root)
+
+    def take(self, event: Event, now_s: float) -> list[Event]:
+        """Take an event of the session's tree; return what to show of it.
+
+        Args:
+            event: the event.
+            now_s: the time, in seconds since the epoch.
+
+        Raises:
+            OpenCodeLimitError: the turn must go no further.  The event has been counted.
+        """
+        if isinstance(event, ErrorReported) and event.session_id == self.root:
+            self.errors.append(event.error)
+        if not self.is_of_this_turn(event):
+            return []
+        self.fold.add(event)
+        if isinstance(event, TextDelta):
+            return self._deltas.sort(event)
+        self._note(event)
+        self.guard.check(event, cost_usd=lambda: self.fold.total_cost, now_s=now_s)
+        return self._deltas.sort(event)
+
+    def is_of_this_turn(self, event: Event) -> bool:
+        """Say whether an event belongs to this turn, or to one before it."""
+        message = event.message_id if isinstance(event, PartEvent | MessageUpdated) else None
+        self.has_begun = self.has_begun or message == self.message_id
+        return self.has_begun and (message is None or message >= self.message_id)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case MessageUpdated(role="assistant", message_id=str(message)):
+                if event.session_id == self.root:
+                    self.answers.add(message)
+                if event.is_complete:
+                    self.complete.add(message)
+                if event.agent and event.session_id:
+                    self.agents[event.session_id] = event.agent
+            case ToolPart(call_id=str(call), tool=tool):
+                self.tools[call] = tool
+            case SessionRetrying(session_id=session):
+                self.retrying.add(session)
+            case SessionBusy(session_id=session) | SessionIdle(session_id=session):
+                self.retrying.discard(session)

@@ -1,0 +1,102 @@
+"""What a turn can have its own of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import attrs
+
+from opencode_trio._files import FileLike
+from opencode_trio._json import Json
+from opencode_trio._rules import session_rules
+from opencode_trio._scopes import check_scope, merged
+from opencode_trio._tree_guard import LONGEST_RETRY_WAIT_S, Limits
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError
+
+
+class TurnOptions(TypedDict, total=False):
+    """Options of one turn; all may be left out."""
+
+    run_cfg: RunConfig
+    """Model, agent, variant, permission, tools and max_steps of this turn.  What belongs to the
+    server (mcp, instructions, providers) is refused."""
+    model: str
+    """The model, as ``provider/model``."""
+    agent: str
+    """The agent."""
+    variant: str
+    """The model's variant."""
+    system: str
+    """Instructions beside the agent's own."""
+    files: Sequence[FileLike]
+    """Paths, or ``(bytes, media_type)``; they are sent with the prompt."""
+    max_steps: int
+    """The most requests to the model, subagents' included."""
+    max_cost_usd: float
+    """The most US dollars, subagents' included."""
+    max_retry_wait_s: float | None
+    """The longest wait, in seconds, that the provider may ask for; 900 unless given."""
+    fail_if_silent: float
+    """Fail when nothing is heard for so many seconds, while neither a human nor a retry of the
+    provider is waited for.  A tool that works without output is silent, too."""
+    answer_by_hand: bool
+    """Let what no handler answers wait for `Turn.answer`, rather than refusing it."""
+
+
+@attrs.frozen
+class TurnSettings:
+    """Options, checked, over the settings of their session."""
+
+    cfg: RunConfig
+    rules: Sequence[Json] = ()
+    """The permissions of this turn alone."""
+    limits: Limits = attrs.field(factory=Limits)
+    system: str | None = None
+    files: Sequence[FileLike] = ()
+    fail_if_silent_s: float | None = None
+    by_hand: bool = False
+
+
+def turn_settings(
+    session: RunConfig, server: RunConfig | None, options: TurnOptions
+) -> TurnSettings:
+    """Lay a turn's options over its session's settings.
+
+    Raises:
+        OpenCodeConfigError: an option is unknown, cannot be right, or belongs to the server.
+        TypeError: an option is unknown.
+    """
+    unknown = options.keys() - TurnOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unknown option of a turn: {', '.join(sorted(unknown))}")
+    own = options.get("run_cfg") or RunConfig()
+    check_scope(own, server, what="run_cfg of a turn")
+    named: dict[str, Any] = {
+        name: options[name]
+        for name in ("model", "agent", "variant", "max_steps")
+        if options.get(name) is not None
+    }
+    return TurnSettings(
+        cfg=attrs.evolve(merged(session, own), **named),
+        rules=session_rules(own),
+        limits=Limits(
+            max_steps=named.get("max_steps") or own.max_steps or session.max_steps,
+            max_cost_usd=_positive(options, "max_cost_usd"),
+            max_retry_wait_s=_positive(options, "max_retry_wait_s", LONGEST_RETRY_WAIT_S),
+        ),
+        system=options.get("system"),
+        files=options.get("files", ()),
+        fail_if_silent_s=_positive(options, "fail_if_silent"),
+        by_hand=options.get("answer_by_hand", False),
+    )
+
+
+def _positive(options: TurnOptions, name: str, default: float | None = None) -> float | None:
+    value: object = options.get(name, default)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise OpenCodeConfigError(f"{name}: expected a positive number, got {value!r}")
+    return value

@@ -1,0 +1,78 @@
+"""What the stored messages say of a turn.  They are the truth; the stream was the live view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from opencode_trio._bus_wire import message_events
+from opencode_trio._fold import TurnFold
+from opencode_trio._json import Json, flag_of, object_of, objects_of, text_of
+
+
+def messages_of_turn(stored: Iterable[Json], message_id: str) -> list[Json]:
+    """Pick the assistant messages of a turn out of its session's messages, in order.
+
+    They answer the user's message, or one that opencode put in after it, for a compaction or to
+    go on after one.  What another client of the server asked in between is none of it.
+
+    Args:
+        stored: messages as the server stores them, in order.
+        message_id: the user's message.
+    """
+    ours = {message_id}
+    compacted = False
+    turn: list[Json] = []
+    for message in stored:
+        info = object_of(message.get("info"))
+        identifier = text_of(info, "id")
+        if identifier <= message_id:
+            continue
+        if text_of(info, "role") == "user":
+            compacted = compacted or _has_compaction(message)
+            # After a compaction that made room for a prompt, opencode stores that prompt again.
+            if compacted or _is_put_in(message):
+                ours.add(identifier)
+        elif text_of(info, "parentID") in ours:
+            turn.append(message)
+    return turn
+
+
+def has_message(stored: Iterable[Json], message_id: str) -> bool:
+    """Say whether a message is among the stored ones."""
+    return any(text_of(object_of(m.get("info")), "id") == message_id for m in stored)
+
+
+def messages_since(stored: Iterable[Json], message_id: str) -> list[Json]:
+    """Pick the assistant messages that a subagent wrote after the turn began.
+
+    A later turn may wake a former one's subagent, whose older messages were counted then.
+    """
+    infos = ((message, object_of(message.get("info"))) for message in stored)
+    return [
+        message
+        for message, info in infos
+        if text_of(info, "role") == "assistant" and text_of(info, "id") > message_id
+    ]
+
+
+def settle(fold: TurnFold, turn: Iterable[Json], subagents: Mapping[str, Iterable[Json]]) -> None:
+    """Put what is stored of a turn in the place of what its stream told.
+
+    Args:
+        fold: of the stream.
+        turn: the session's own messages of the turn.
+        subagents: those of each subagent's session.
+    """
+    # The session's own come last, for the last word decides what the turn's end is called.
+    for messages in (*subagents.values(), turn):
+        for message in messages:
+            fold.replace(message_events(message))
+
+
+def _has_compaction(message: Json) -> bool:
+    return any(text_of(p, "type") == "compaction" for p in objects_of(message.get("parts")))
+
+
+def _is_put_in(message: Json) -> bool:
+    texts = [p for p in objects_of(message.get("parts")) if text_of(p, "type") == "text"]
+    return bool(texts) and all(flag_of(part, "synthetic") for part in texts)

@@ -1,0 +1,87 @@
+"""Permissions as the rules of one session.
+
+A rule is ``{"permission", "pattern", "action"}``; of those that match, the last one counts.  The
+server can only add rules to a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from opencode_trio._json import Json
+from opencode_trio.config import RunConfig
+
+EDITORS = frozenset({"write", "edit", "patch", "multiedit", "apply_patch"})
+"""The tools whose permission opencode calls ``edit``."""
+
+
+def rule(permission: str, pattern: str, action: str) -> Json:
+    return {"permission": permission, "pattern": pattern, "action": action}
+
+
+def session_rules(cfg: RunConfig) -> list[Json]:
+    """Write a configuration's permissions and tools as rules, the broad before the narrow.
+
+    ``tools`` come after a permission for all tools and before those for single ones, as opencode
+    itself puts them: switching a tool off survives ``{"*": "allow"}``.
+    """
+    permission = cfg.permission
+    if isinstance(permission, str):
+        permission = {"*": permission}
+    broad: list[Json] = []
+    narrow: list[Json] = []
+    for name, setting in (permission or {}).items():
+        (broad if "*" in name else narrow).extend(_rules_of(name, setting))
+    return [*broad, *_tool_rules(cfg.tools or {}), *narrow]
+
+
+def _rules_of(name: str, setting: Any) -> list[Json]:
+    if isinstance(setting, Mapping):
+        return [rule(name, pattern, action) for pattern, action in setting.items()]
+    return [rule(name, "*", setting)]
+
+
+def _tool_rules(tools: Mapping[str, Any]) -> list[Json]:
+    return [
+        rule("edit" if name in EDITORS else name, "*", "allow" if on else "deny")
+        for name, on in tools.items()
+        if isinstance(on, bool)
+    ]
+
+
+@attrs.define
+class SessionRules:
+    """What rules a session has, and which to add so that a turn has those it wants.
+
+    Args:
+        base: the session's own rules.
+    """
+
+    base: Sequence[Json] = ()
+    _changed: bool = attrs.field(default=False, init=False)
+    _last: list[Json] | None = attrs.field(default=None, init=False)
+
+    @property
+    def needs_agent(self) -> bool:
+        """Whether a former turn's rules are still in the way, under which the agent's own are."""
+        return self._changed
+
+    def to_add(self, turn: Sequence[Json], agent: Sequence[Json]) -> list[Json]:
+        """Return what to add for a turn; `added` tells that it was.
+
+        Args:
+            turn: the rules of this turn alone.
+            agent: those of the agent that it asks.  Repeated on top of what a former turn left
+                behind, they make it as if that had never been.
+        """
+        if not self._changed and not turn:
+            return []
+        wanted = [*(agent if self._changed else ()), *self.base, *turn]
+        return [] if wanted == self._last else wanted
+
+    def added(self, rules: list[Json]) -> None:
+        """Remember that these were added."""
+        self._changed, self._last = True, rules

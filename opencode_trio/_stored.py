@@ -1,0 +1,143 @@
+"""What the server has stored of a turn, and what it is doing: asked for, not listened to."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from opencode_trio import _endpoints as endpoints
+from opencode_trio._bus_wire import bus_event
+from opencode_trio._endpoints import Call
+from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._link import Link
+from opencode_trio._reconcile import has_message, messages_of_turn, messages_since
+from opencode_trio.errors import OpenCodeServerError
+from opencode_trio.events import Event
+
+_log = logging.getLogger("opencode_trio")
+
+T = TypeVar("T")
+
+POLL_S = 0.05
+"""For states that no event tells of."""
+
+SPARE_MESSAGES = 10
+"""Read beyond those that a turn is known to have: what opencode itself puts in."""
+
+
+@attrs.frozen
+class StoredTurn:
+    """The stored side of one turn."""
+
+    link: Link
+    root: str
+    directory: str
+    message_id: str
+
+    async def call(self, call: Call[T]) -> T:
+        """Send a call, in the turn's directory; raises `OpenCodeServerError`."""
+        return await self.link.call(call, self.directory)
+
+    @property
+    def subagents(self) -> list[str]:
+        """The sessions below the turn's, as far as known, the deepest first."""
+        return self.link.bus.tree.descendants(self.root)
+
+    async def exists(self) -> bool:
+        """Say whether the server has the user's message."""
+        stored = await self.call(endpoints.messages(self.root))
+        return has_message(stored, self.message_id)
+
+    async def messages(self, expected: int | None = None) -> list[Json]:
+        """Read the turn's own assistant messages.
+
+        Args:
+            expected: how many there are, as far as known; a long conversation is then not read
+                from its beginning.
+        """
+        if expected is not None:
+            limit = 2 * expected + SPARE_MESSAGES
+            stored = await self.call(endpoints.messages(self.root, limit))
+            if has_message(stored, self.message_id):
+                return messages_of_turn(stored, self.message_id)
+        stored = await self.call(endpoints.messages(self.root))
+        return messages_of_turn(stored, self.message_id)
+
+    async def subagent_messages(self) -> dict[str, list[Json]]:
+        """Read what the turn's subagents wrote, by session."""
+        found: dict[str, list[Json]] = {}
+        for session in self.subagents:
+            stored = await self.call(endpoints.messages(session))
+            found[session] = messages_since(stored, self.message_id)
+        return found
+
+    async def find_subagents(self) -> None:
+        """Learn of subagents that no event told of."""
+        parents = [self.root]
+        while parents:
+            parent = parents.pop()
+            for info in await self.call(endpoints.children(parent)):
+                child = text_of(info, "id")
+                self.link.bus.tree.add(child, parent, text_of(info, "agent") or None)
+                parents.append(child)
+
+    async def asks(self) -> list[Event]:
+        """Read what waits for an answer in the turn's tree, as the events that told it."""
+        family = {self.root, *self.subagents}
+        found: list[Event] = []
+        for kind, call in (
+            ("permission.asked", endpoints.permissions()),
+            ("question.asked", endpoints.questions()),
+        ):
+            asks = [ask for ask in await self.call(call) if ask.get("sessionID") in family]
+            found += [bus_event({"type": kind, "properties": ask}) for ask in asks]
+        return found
+
+    async def is_idle(self) -> bool:
+        """Say whether neither the session nor a subagent works, as far as the server answers."""
+        try:
+            states = await self.call(endpoints.statuses())
+        except OpenCodeServerError:
+            return True
+        return not states.keys() & {self.root, *self.subagents}
+
+    async def wait_idle(self, *, abort: bool = False) -> None:
+        """Wait until neither the session nor a subagent works, or the server does not answer.
+
+        Args:
+            abort: abort what works, again and again.
+        """
+        while not await self.is_idle():
+            if abort:
+                await self.abort()
+            await trio.sleep(POLL_S)
+
+    async def abort(self) -> None:
+        """Abort the session and all its subagents, all at once.
+
+        opencode 1.18 aborts subagents with their parent; releases before it did not.
+        """
+        async with trio.open_nursery() as nursery:
+            for session in [*self.subagents, self.root]:
+                nursery.start_soon(self._attempt, endpoints.abort(session))
+
+    async def _attempt(self, call: Call[Any]) -> None:
+        try:
+            await self.call(call)
+        except OpenCodeServerError as exc:
+            _log.debug("%s", exc)
+
+
+def is_whole_turn(answer: Json, message_id: str, known: set[str]) -> bool:
+    """Say whether the answer is all that the session itself said in the turn.
+
+    Args:
+        answer: the message that the prompt was answered with.
+        message_id: the user's message.
+        known: the assistant messages that the stream told of.
+    """
+    info = object_of(answer.get("info"))
+    return known == {text_of(info, "id")} and text_of(info, "parentID") == message_id

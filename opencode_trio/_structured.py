@@ -1,0 +1,139 @@
+"""Structured answers: what is asked of the model, and whether it gave that.
+
+opencode passes a schema on to the model but checks nothing, so the answer is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from opencode_trio._json import Json
+from opencode_trio._schema import schema_of
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
+from opencode_trio.events import ErrorInfo
+from opencode_trio.results import RunResult
+
+NO_ANSWER = "StructuredOutputError"
+"""opencode's name for a model that answered in words instead, and ours for a wrong answer."""
+
+ASK_AGAIN = (
+    "Your structured output was not accepted: {problem}\n"
+    "Call the StructuredOutput tool again, with an answer that matches the schema."
+)
+
+
+class WrongAnswerError(Exception):
+    """The answer is not what was asked for; the text says why."""
+
+
+@attrs.frozen
+class Output:
+    """A kind of answer."""
+
+    schema: Json
+    """What the model is told."""
+    read: Callable[[Any], Any]
+    """Checks an answer, and makes it what the caller wants; raises `WrongAnswerError`."""
+
+
+def output_of(kind: Any) -> Output:
+    """Prepare to ask for answers of a kind.
+
+    Args:
+        kind: a JSON schema, or an attrs class.
+
+    Raises:
+        OpenCodeConfigError: it is neither, or no valid schema.
+        ImportError: the extra `structured` is not installed.
+    """
+    if isinstance(kind, Mapping):
+        schema = dict(kind)
+        return Output(schema, _checker(schema))
+    if isinstance(kind, type) and attrs.has(kind):
+        schema = schema_of(kind)
+        return Output(schema, _structurer(_checker(schema), kind))
+    raise OpenCodeConfigError(f"output: expected a JSON schema or an attrs class, got {kind!r}")
+
+
+def _checker(schema: Json) -> Callable[[Any], Any]:
+    try:
+        # Of the extra `structured`, which is needed only from here on.
+        import jsonschema  # noqa: PLC0415
+        import referencing  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing(error) from error
+    kind = jsonschema.validators.validator_for(schema)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise OpenCodeConfigError(f"output: no valid JSON schema: {error.message}") from error
+    # With a registry of its own, a `$ref` never makes it reach for the network.
+    validator = kind(schema, registry=referencing.Registry())
+
+    def check(answer: Any) -> Any:
+        try:
+            errors = list(validator.iter_errors(answer))
+        except referencing.exceptions.Unresolvable as error:
+            raise OpenCodeConfigError(f"output: the schema refers to {error.ref!r}") from error
+        problems = [f"{error.json_path}: {error.message}" for error in errors]
+        if problems:
+            raise WrongAnswerError("; ".join(problems[:5]))
+        return answer
+
+    return check
+
+
+def _structurer(check: Callable[[Any], Any], kind: type) -> Callable[[Any], Any]:
+    try:
+        import cattrs  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise _missing(error) from error
+
+    def read(answer: Any) -> Any:
+        try:
+            return cattrs.structure(check(answer), kind)
+        except WrongAnswerError:
+            raise
+        except Exception as error:  # whatever a validator of the class raises
+            reasons = cattrs.transform_error(error)
+            raise WrongAnswerError("; ".join(reasons)) from error
+
+    return read
+
+
+def _missing(error: ImportError) -> ImportError:
+    return ImportError(
+        "structured answers need packages that are not installed:"
+        " pip install 'opencode-trio[structured]'",
+        name=error.name,
+    )
+
+
+def wrong_answer(problem: str, result: RunResult) -> OpenCodeTurnError:
+    """Say that the model did not manage; ``error.data["answer"]`` is what it gave."""
+    error = ErrorInfo(
+        name=NO_ANSWER, message=problem, data={"answer": result.structured, "text": result.text}
+    )
+    text = f"the model's answer does not match the schema: {problem}"
+    return OpenCodeTurnError(text, error=error, partial=result)
+
+
+def together(first: RunResult, second: RunResult) -> RunResult:
+    """Add up two turns that the caller sees as one; what was said last is the answer."""
+    costs = dict(first.cost_by_session)
+    for session, cost in second.cost_by_session.items():
+        costs[session] = costs.get(session, 0.0) + cost
+    return attrs.evolve(
+        second,
+        text="\n".join(filter(None, [first.text, second.text])),
+        turns=first.turns + second.turns,
+        tool_calls=[*first.tool_calls, *second.tool_calls],
+        token_usage=first.token_usage + second.token_usage,
+        total_cost=first.total_cost + second.total_cost,
+        cost_by_session=costs,
+        duration_s=(first.duration_s or 0.0) + (second.duration_s or 0.0),
+        events=[*first.events, *second.events],
+    )

@@ -1,0 +1,83 @@
+"""The guards of a turn in a session: over the whole tree, and live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from opencode_trio._guard import RunawayGuard
+from opencode_trio.errors import OpenCodeLimitError
+from opencode_trio.events import Event, MessageUpdated, SessionRetrying, StepFinished, StepStarted
+
+LONGEST_RETRY_WAIT_S = 900.0
+"""opencode honours a provider's ``retry-after`` of up to 24 days.  Quarters of an hour are how long
+rate limits really last; longer ones mean a spent quota."""
+
+
+@attrs.frozen
+class Limits:
+    """What a turn may use.  ``None`` is no limit."""
+
+    max_steps: int | None = None
+    """Requests to the model."""
+    max_cost_usd: float | None = None
+    """US dollars, as opencode prices the model."""
+    max_retry_wait_s: float | None = LONGEST_RETRY_WAIT_S
+    """The longest wait that the provider may ask for before the next try."""
+
+
+@attrs.define
+class TreeGuard:
+    """Watch a session and its subagents together.
+
+    Runaways are counted session by session, steps and dollars over all.
+    """
+
+    limits: Limits
+    _steps: int = attrs.field(default=0, init=False)
+    _runaways: dict[str | None, RunawayGuard] = attrs.field(factory=dict, init=False)
+
+    def check(self, event: Event, *, cost_usd: Callable[[], float], now_s: float) -> None:
+        """Take the tree's next event.
+
+        Args:
+            event: the event.
+            cost_usd: tells what the tree has cost so far, this event counted.
+            now_s: the time, in seconds since the epoch.
+
+        Raises:
+            OpenCodeLimitError: the turn must go no further.
+        """
+        match event:
+            case SessionRetrying(next_at_s=next_at_s):
+                self._check_wait(next_at_s - now_s)
+            case StepStarted():
+                self._steps += 1
+                self._check_steps(self._steps)
+            case StepFinished(reason=reason):
+                goes_on = reason == "tool-calls"
+                self._check_steps(self._steps + goes_on)
+                self._check_cost(cost_usd(), goes_on=goes_on)
+                runaway = self._runaways.setdefault(event.session_id, RunawayGuard())
+                runaway.check(event)
+            case MessageUpdated(is_complete=True):
+                self._check_cost(cost_usd(), goes_on=False)
+
+    def _check_steps(self, steps: int) -> None:
+        allowed = self.limits.max_steps
+        if allowed is not None and steps > allowed:
+            text = f"the turn wants more than max_steps={allowed} requests to the model"
+            raise OpenCodeLimitError(text, limit="max_steps", allowed=allowed)
+
+    def _check_cost(self, cost: float, *, goes_on: bool) -> None:
+        allowed = self.limits.max_cost_usd
+        if allowed is not None and (cost > allowed or (goes_on and cost >= allowed)):
+            text = f"the turn has cost ${cost:.4f} of max_cost_usd={allowed:g}"
+            raise OpenCodeLimitError(text, limit="max_cost_usd", allowed=allowed)
+
+    def _check_wait(self, seconds: float) -> None:
+        allowed = self.limits.max_retry_wait_s
+        if allowed is not None and seconds > allowed:
+            text = f"the provider asks for {seconds:.0f} s until the next try"
+            raise OpenCodeLimitError(text, limit="max_retry_wait_s", allowed=allowed)

@@ -1,0 +1,372 @@
+"""`OpenCodeServer`: one server, many sessions."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from opencode_trio import _endpoints as endpoints
+from opencode_trio._ask_desk import Handlers
+from opencode_trio._background import open_background
+from opencode_trio._endpoints import Call
+from opencode_trio._ids import RANDOM_CHARACTERS
+from opencode_trio._json import Json, text_of
+from opencode_trio._link import Link
+from opencode_trio._rules import SessionRules, session_rules
+from opencode_trio._scopes import check_scope, merged
+from opencode_trio._serve import USER, ServePlan, check_health, open_served
+from opencode_trio._workspace import StrPath, checked_workspace
+from opencode_trio.asks import PermissionCallback, QuestionCallback
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
+from opencode_trio.events import Event
+from opencode_trio.results import RunResult
+from opencode_trio.session import Session, SessionPlan
+
+TITLE = "opencode-trio"
+"""With a title opencode does not ask a model to invent one, a request that nobody would see."""
+
+CONNECT_S = 15.0
+"""For a server that somebody else runs to answer and to send its first event."""
+
+DELETE_S = 5.0
+"""For deleting a session when its block is left; a server that is gone has none."""
+
+
+@attrs.frozen
+class ServerStatistics:
+    """What a server has done for us so far."""
+
+    uptime_s: float
+    """Seconds since we opened it."""
+    sessions: int
+    """Sessions opened."""
+    open_sessions: int
+    """Those that are open now."""
+    turns: int
+    """Turns that have ended, well or not."""
+    steps: int
+    """Requests to the model that were finished."""
+    cost_usd: float
+    """US dollars of those turns."""
+    events: int
+    """Events that came."""
+    reconnections: int
+    """How often the event stream had to be opened again."""
+    directories: int
+    """Directories that sessions worked in; each costs the server memory for as long as it runs."""
+
+
+@attrs.define
+class _Counts:
+    sessions: int = 0
+    open_sessions: int = 0
+    turns: int = 0
+    steps: int = 0
+    cost_usd: float = 0.0
+    directories: set[str] = attrs.field(factory=set)
+
+    def add(self, result: RunResult) -> None:
+        self.turns += 1
+        self.steps += result.turns
+        self.cost_usd += result.total_cost
+
+
+class OpenCodeServer:
+    """A server that is open.
+
+    It is ours (`AsyncOpenCodeClient.open_server`) or somebody else's (`connect_server`).
+
+    What belongs to the whole server: its environment, providers, MCP servers, instructions, and the
+    rest of `RunConfig.config_overrides`.  What each session, and each turn, can have of its own:
+    model, agent, variant, permission and tools.
+    """
+
+    def __init__(self, link: Link, *, workspace: str | None, version: str) -> None:
+        self.version = version
+        """opencode's version."""
+        self._link = link
+        self._workspace = workspace
+        self._is_ours = link.cfg is not None
+        self._counts = _Counts()
+        self._opened = trio.current_time()
+
+    def __repr__(self) -> str:
+        whose = "ours" if self._is_ours else "remote"
+        state = "ended" if self._link.failure else f"{self._counts.open_sessions} sessions"
+        return f"<OpenCodeServer {self.version} at {self.url} ({whose}), {state}>"
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._link.url
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; ``None`` if somebody else runs it."""
+        return self._link.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known to have ended."""
+        return self._link.failure is not None
+
+    def statistics(self) -> ServerStatistics:
+        """Count what it has done for us."""
+        return ServerStatistics(
+            uptime_s=trio.current_time() - self._opened,
+            sessions=self._counts.sessions,
+            open_sessions=self._counts.open_sessions,
+            turns=self._counts.turns,
+            steps=self._counts.steps,
+            cost_usd=self._counts.cost_usd,
+            events=self._link.bus.counts.events,
+            reconnections=max(0, self._link.bus.counts.connections - 1),
+            directories=len(self._counts.directories),
+        )
+
+    async def request(
+        self,
+        method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
+        path: str,
+        *,
+        json: Any = None,
+        query: Mapping[str, str] | None = None,
+        waits_for_agent: bool = False,
+    ) -> Any:
+        """Send any request; ``GET /doc`` lists what there is.
+
+        Args:
+            method: the HTTP method.
+            path: the route, from ``/`` on.
+            json: the body.
+            query: the query; many routes want a ``directory``.
+            waits_for_agent: whether the answer may take as long as an agent works; others are
+                given up after a minute.
+
+        Returns:
+            The answer's JSON.
+
+        Raises:
+            OpenCodeServerError: no answer, an error, or an answer that is not JSON.
+
+        **Cancellation**: drops the connection; what the server began, it goes on with.
+        """
+        call = Call(
+            method,
+            path,
+            endpoints.anything,
+            query=query or {},
+            body=json,
+            waits_for_agent=waits_for_agent,
+        )
+        return await self._link.call(call)
+
+    @asynccontextmanager
+    async def open_session(
+        self,
+        workspace: StrPath | None = None,
+        *,
+        run_cfg: RunConfig | None = None,
+        title: str | None = TITLE,
+        session_id: str | None = None,
+        fork: bool | str = False,
+        delete_on_exit: bool = False,
+        on_permission: PermissionCallback | None = None,
+        on_question: QuestionCallback | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        on_result: Callable[[RunResult], None] | None = None,
+    ) -> AsyncIterator[Session]:
+        """Open a conversation: a new one, or an old one again.
+
+        Args:
+            workspace: the directory the agent works in; by default the server's.  On a server that
+                runs elsewhere, a path there.
+            run_cfg: model, agent, variant, permission, tools and max_steps of its turns; by default
+                the server's.
+            title: its title; ``None`` lets opencode ask a model for one.
+            session_id: resume this session.
+            fork: with `session_id`, go on in a copy of it; a message id copies what is before
+                that message.
+            delete_on_exit: delete the session when the block is left.
+            on_permission: answers requests for permission, in the whole session tree; without it
+                they are refused at once.
+            on_question: answers the model's questions, likewise.
+            on_event: told each event of its turns, subagents' included, as it comes; must not
+                wait.  If it raises, the turn fails.
+            on_result: told the result of each turn, however it ended; must not wait, nor raise.
+
+        Raises:
+            OpenCodeConfigError: the workspace is not there, or `run_cfg` changes what belongs to
+                the server.
+            OpenCodeServerError: the server failed; 404 if there is no such session.
+
+        **Cancellation**: turns are aborted by the calls that began them; here only the session is
+        deleted, if asked for.
+        """
+        cfg = run_cfg or RunConfig()
+        check_scope(cfg, self._link.cfg, what="run_cfg of a session")
+        if fork and session_id is None:
+            raise OpenCodeConfigError("fork: of which session? give its session_id")
+        rules = session_rules(cfg) if run_cfg is not None and run_cfg != self._link.cfg else []
+        if session_id is None:
+            record = await self._create(self._directory(workspace), title, rules)
+        else:
+            record = await self._resume(session_id, fork, rules)
+        plan = SessionPlan(
+            link=self._link,
+            record=record,
+            cfg=merged(self._link.cfg or RunConfig(), run_cfg),
+            handlers=Handlers(on_permission, on_question),
+            rules=SessionRules(rules),
+            on_result=_in_turn(self._counts.add, on_result),
+            on_event=on_event,
+        )
+        session = Session(plan)
+        self._counts.sessions += 1
+        self._counts.open_sessions += 1
+        self._counts.directories.add(session.directory)
+        try:
+            if session_id is not None:
+                await session.remember()
+            yield session
+        finally:
+            self._counts.open_sessions -= 1
+            if delete_on_exit:
+                await self._delete(session)
+            self._link.bus.tree.forget(session.session_id)
+
+    async def sessions(self, workspace: StrPath | None = None) -> list[Json]:
+        """Read the records of a directory's sessions, the newest first.
+
+        Args:
+            workspace: the directory; by default the server's.
+        """
+        directory = self._directory(workspace)
+        return await self._link.call(endpoints.list_sessions(), directory)
+
+    async def warm(self, workspace: StrPath | None = None) -> None:
+        """Have the server read a directory's configuration now, rather than in its first turn.
+
+        Args:
+            workspace: the directory; by default the server's.
+        """
+        directory = self._directory(workspace)
+        await self._link.warm(directory)
+        record = await self._create(directory, TITLE, [])
+        session_id = text_of(record, "id")
+        randomness = secrets.token_bytes(RANDOM_CHARACTERS)
+        call = endpoints.prompt(
+            session_id,
+            message_id=self._link.bus.ids.next(time.time() * 1000, randomness),
+            parts=[{"type": "text", "text": "ready?"}],
+            model=self._link.cfg.model if self._link.cfg else None,
+            no_reply=True,
+        )
+        await self._link.call(call, directory)
+        await self._link.call(endpoints.delete_session(session_id), directory)
+
+    def _directory(self, workspace: StrPath | None) -> str:
+        if workspace is None:
+            if self._workspace is None:
+                raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
+            return self._workspace
+        return str(checked_workspace(workspace)) if self._is_ours else str(workspace)
+
+    async def _create(self, directory: str, title: str | None, rules: list[Json]) -> Json:
+        call = endpoints.create_session(title=title, permission=rules)
+        return await self._link.call(call, directory)
+
+    async def _resume(self, session_id: str, fork: bool | str, rules: list[Json]) -> Json:
+        record = await self._link.call(endpoints.get_session(session_id))
+        directory = text_of(record, "directory")
+        if fork:
+            call = endpoints.fork_session(session_id, fork if isinstance(fork, str) else None)
+            record = await self._link.call(call, directory)
+        if rules:
+            call = endpoints.add_rules(text_of(record, "id"), rules)
+            record = await self._link.call(call, directory)
+        return record
+
+    async def _delete(self, session: Session) -> None:
+        with trio.move_on_after(DELETE_S, shield=True):
+            with suppress(OpenCodeServerError):  # gone with its server, or deleted by others
+                call = endpoints.delete_session(session.session_id)
+                await self._link.call(call, session.directory)
+
+
+def _in_turn(
+    first: Callable[[RunResult], None], second: Callable[[RunResult], None] | None
+) -> Callable[[RunResult], None]:
+    def both(result: RunResult) -> None:
+        first(result)
+        if second is not None:
+            second(result)
+
+    return both
+
+
+@asynccontextmanager
+async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncIterator[OpenCodeServer]:
+    """Start a server of our own; when the block is left, it and its whole family have ended.
+
+    Raises and **Cancellation**: see `_serve.open_served`.
+    """
+    async with open_served(plan) as link:
+        version = await check_health(link)
+        server = OpenCodeServer(link, workspace=str(plan.workspace), version=version)
+        if warm:
+            await server.warm()
+        yield server
+
+
+@asynccontextmanager
+async def connect_server(
+    url: str,
+    *,
+    password: str | None = None,
+    username: str = USER,
+    workspace: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[OpenCodeServer]:
+    """Use a server that somebody else runs; it is never ended by us.
+
+    Args:
+        url: where it is: ``http`` or ``https``, with a path if it is behind one.
+        password: its ``OPENCODE_SERVER_PASSWORD``, if it has one.
+        username: its ``OPENCODE_SERVER_USERNAME``.
+        workspace: the default directory of sessions, a path on its machine.
+        tls: how to check its certificate; by default against the well-known authorities.
+
+    Raises:
+        OpenCodeConfigError: the address is none.
+        OpenCodeServerError: nobody answers there, or not as opencode does.
+        OpenCodeVersionError: it is an opencode that this library cannot drive.
+
+    **Cancellation**: ends the connections.
+    """
+    # Imported here, because to import httpx costs as much as to import trio.
+    from opencode_trio._http import open_api  # noqa: PLC0415
+
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise OpenCodeConfigError(f"url: expected http://... or https://..., got {url!r}")
+    async with (
+        open_api(url, password=password, username=username, tls=tls or True) as api,
+        open_background() as tasks,
+    ):
+        link = Link(api, url=url, tasks=tasks)
+        with trio.move_on_after(CONNECT_S) as limit:
+            version = await check_health(link)
+            tasks.start_soon(link.bus.run)
+            await link.bus.wait_connected()
+        if limit.cancelled_caught:
+            raise OpenCodeServerError(f"{url}: no event within {CONNECT_S:g} s")
+        yield OpenCodeServer(link, workspace=workspace, version=version)

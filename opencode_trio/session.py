@@ -1,0 +1,452 @@
+"""`Session`: a conversation with an agent, turn by turn."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, Unpack
+
+import attrs
+import trio
+
+from opencode_trio import _endpoints as endpoints
+from opencode_trio._ask_desk import Handlers
+from opencode_trio._endpoints import Call
+from opencode_trio._files import file_parts
+from opencode_trio._ids import RANDOM_CHARACTERS
+from opencode_trio._json import Json, object_of, objects_of, text_of, text_or_none_of
+from opencode_trio._link import Link
+from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
+from opencode_trio._rules import SessionRules
+from opencode_trio._stored import StoredTurn
+from opencode_trio._structured import (
+    ASK_AGAIN,
+    NO_ANSWER,
+    Output,
+    WrongAnswerError,
+    output_of,
+    together,
+    wrong_answer,
+)
+from opencode_trio._timeout import time_limit
+from opencode_trio._turns import STOP_S, Turn, TurnPlan, open_turn
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
+from opencode_trio.events import Event
+from opencode_trio.results import RunResult
+
+T = TypeVar("T")
+
+DEFAULT_AGENT = "build"
+"""opencode's own default, unless its configuration names another."""
+
+
+@attrs.frozen
+class SessionPlan:
+    """What a session is made of."""
+
+    link: Link
+    record: Json
+    """The server's record of it."""
+    cfg: RunConfig
+    handlers: Handlers
+    rules: SessionRules
+    on_result: Callable[[RunResult], None]
+    """Told of the result of each turn."""
+    on_event: Callable[[Event], None] | None = None
+    """Told each event of its turns."""
+
+
+class Session:
+    """A conversation.  One turn at a time: who prompts meanwhile waits, in order.
+
+    Every call sends to the server and may raise `OpenCodeServerError`.
+    """
+
+    def __init__(self, plan: SessionPlan) -> None:
+        self._attach(plan)
+
+    def _attach(self, plan: SessionPlan) -> None:
+        self._plan = plan
+        self._link = plan.link
+        self._id = text_of(plan.record, "id")
+        self._directory = text_of(plan.record, "directory")
+        self._latest: str | None = None
+        # Handed from waiter to waiter, in order; unlike a `Lock`, any task may release it.
+        self._free = trio.Semaphore(1)
+        self._holder: trio.lowlevel.Task | None = None
+        self._turn: Turn | None = None
+
+    def __repr__(self) -> str:
+        state = "idle" if self._holder is None else "busy"
+        return f"<{type(self).__name__} {self._id} in {self._directory!r}, {state}>"
+
+    @property
+    def session_id(self) -> str:
+        """Its id."""
+        return self._id
+
+    @property
+    def directory(self) -> str:
+        """The directory that the agent works in."""
+        return self._directory
+
+    # --- turns ------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        prompt: str,
+        *,
+        output: type | Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> RunResult:
+        """Prompt, and wait for the answer.
+
+        Args:
+            prompt: what to do or to say; the model receives it as it is.
+            output: a JSON schema or an attrs class that the answer must match.  It is then in
+                ``result.structured``: JSON, or an instance.  A wrong answer is asked for again,
+                once; the result is then of both turns together.
+            timeout_s: seconds for everything, waiting for former turns included.
+            **options: see `TurnOptions`.
+
+        Raises:
+            OpenCodeConfigError: an option cannot be right; nothing was sent.
+            OpenCodeTurnError: the model or its provider failed.
+            OpenCodeLimitError: a guard ended the turn.
+            OpenCodeTimeoutError: `timeout_s` was up; the turn has been aborted.
+            OpenCodeServerError: the server failed, or went away.
+            OpenCodeCancelledError: somebody else aborted the turn.
+            Exception: whatever a handler raised.
+
+        **Cancellation**: aborts the turn and its subagents on the server before it lets go:
+        shielded, and bounded by 10 s, after which a server of ours is ended.
+        """
+        if output is not None:
+            return await self._send_structured(prompt, output_of(output), timeout_s, options)
+        async with self._timed(timeout_s, self._prompting(prompt, options, listen=False)) as turn:
+            return await turn.wait()
+
+    async def _send_structured(
+        self, prompt: str, output: Output, timeout_s: float | None, options: TurnOptions
+    ) -> RunResult:
+        former: RunResult | None = None
+        with time_limit(timeout_s, partial=lambda: former):
+            while True:
+                turn = self._prompting(prompt, options, listen=False, schema=output.schema)
+                result, problem = await self._answer_to(turn, output)
+                result = result if former is None else together(former, result)
+                if problem is None:
+                    return result
+                if former is not None:
+                    raise wrong_answer(problem, result)
+                former, prompt = result, ASK_AGAIN.format(problem=problem)
+
+    async def _answer_to(
+        self, opening: AbstractAsyncContextManager[Turn], output: Output
+    ) -> tuple[RunResult, str | None]:
+        """Return a turn's result, with the instance in it, or with what is wrong."""
+        try:
+            async with opening as turn:
+                result = await turn.wait()
+        except OpenCodeTurnError as error:
+            if error.name != NO_ANSWER or error.partial is None:
+                raise
+            return error.partial, error.error.message
+        try:
+            return attrs.evolve(result, structured=output.read(result.structured)), None
+        except WrongAnswerError as error:
+            return result, str(error)
+
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str, *, timeout_s: float | None = None, **options: Unpack[TurnOptions]
+    ) -> AsyncIterator[Turn]:
+        """Prompt, and read the events as they come.
+
+        Arguments, errors and cancellation are those of `send`; errors of the turn come out of the
+        iteration.  The block may be left at any time, which aborts the turn.
+
+        Yields:
+            A `trio.abc.ReceiveChannel` of `Event`, with the ``result`` so far; after the block, the
+            final one.
+        """
+        async with self._timed(timeout_s, self._prompting(prompt, options, listen=True)) as turn:
+            yield turn
+
+    async def command(
+        self,
+        name: str,
+        arguments: str = "",
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> RunResult:
+        """Run one of opencode's slash commands, as a turn.
+
+        Args:
+            name: the command, without its slash.
+            arguments: what would stand behind it.
+            timeout_s: as in `send`.
+            **options: see `TurnOptions`; ``system`` and ``files`` do not apply.
+
+        Raises:
+            OpenCodeError: as `send` does.
+
+        **Cancellation**: as in `send`.
+        """
+        if refused := sorted(options.keys() & {"system", "files"}):
+            raise OpenCodeConfigError(f"{refused[0]}: does not apply to a command")
+        async with self._timed(timeout_s, self._commanding(name, arguments, options)) as turn:
+            return await turn.wait()
+
+    async def abort(self) -> None:
+        """Abort what the session is doing, whoever began it; its turn raises.
+
+        Raises:
+            OpenCodeServerError: the server did not answer.
+        """
+        await self._stored("").abort()
+
+    # --- what it holds ------------------------------------------------------------------------
+
+    async def messages(self, limit: int | None = None) -> list[Json]:
+        """Read the stored messages, as ``{"info", "parts"}``.
+
+        Args:
+            limit: only so many, the newest.
+        """
+        return await self._call(endpoints.messages(self._id, limit))
+
+    async def children(self) -> list[Json]:
+        """Read the records of its subagents' sessions."""
+        return await self._call(endpoints.children(self._id))
+
+    async def todo(self) -> list[Json]:
+        """Read the agent's to-do list."""
+        return await self._call(endpoints.todo(self._id))
+
+    async def diff(self, message_id: str | None = None) -> list[Json]:
+        """Read what was changed in files; needs opencode's snapshots.
+
+        Args:
+            message_id: by the turn of this user message only.
+        """
+        return await self._call(endpoints.diff(self._id, message_id))
+
+    # --- what it can be made to do ------------------------------------------------------------
+
+    async def revert(self, message_id: str, part_id: str | None = None) -> Json:
+        """Take back a message and all that followed, file changes included.
+
+        Args:
+            message_id: the message.
+            part_id: from this part of it on.
+
+        **Cancellation**: of no effect on what the server has begun.
+        """
+        async with self._one_at_a_time():
+            return await self._call(endpoints.revert(self._id, message_id, part_id))
+
+    async def unrevert(self) -> Json:
+        """Undo `revert`; possible until the next prompt."""
+        async with self._one_at_a_time():
+            return await self._call(endpoints.unrevert(self._id))
+
+    async def summarize(self, *, model: str | None = None) -> None:
+        """Compact the conversation: a model writes a summary that takes its place.
+
+        Args:
+            model: the model that does; by default the session's.
+
+        Raises:
+            OpenCodeConfigError: neither is known.
+
+        **Cancellation**: aborts it.
+        """
+        model = model or self._plan.cfg.model
+        if model is None:
+            raise OpenCodeConfigError("model: the session has none; name one")
+        await self._work(endpoints.summarize(self._id, model=model))
+
+    async def shell(self, command: str, *, agent: str | None = None) -> Json:
+        """Run a command in a shell, as the user would; the model sees it with the next prompt.
+
+        Args:
+            command: the command line.
+            agent: in whose name; by default the session's.
+
+        Returns:
+            The message that holds the output.
+
+        **Cancellation**: aborts it.
+        """
+        agent = agent or self._plan.cfg.agent or DEFAULT_AGENT
+        model = self._plan.cfg.model
+        return await self._work(
+            endpoints.shell(self._id, command=command, agent=agent, model=model)
+        )
+
+    async def remember(self) -> None:
+        """Learn what a session of old has: its newest message, and its subagents."""
+        for message in await self.messages(limit=1):
+            self._latest = text_of(object_of(message.get("info")), "id") or None
+        await self._stored("").find_subagents()
+
+    # --- how -----------------------------------------------------------------------------------
+
+    async def _call(self, call: Call[T]) -> T:
+        return await self._link.call(call, self._directory)
+
+    def _stored(self, message_id: str) -> StoredTurn:
+        return StoredTurn(self._link, self._id, self._directory, message_id)
+
+    @asynccontextmanager
+    async def _timed(
+        self, timeout_s: float | None, opening: AbstractAsyncContextManager[Turn]
+    ) -> AsyncIterator[Turn]:
+        turn: Turn | None = None
+        with time_limit(timeout_s, partial=lambda: turn.result_at_timeout() if turn else None):
+            async with opening as turn:
+                yield turn
+
+    @asynccontextmanager
+    async def _prompting(
+        self, prompt: str, options: TurnOptions, *, listen: bool, schema: Json | None = None
+    ) -> AsyncIterator[Turn]:
+        settings = self._settings(options)
+        parts = [{"type": "text", "text": checked_prompt(prompt)}]
+        parts += await file_parts(settings.files)
+
+        def call(message_id: str) -> Call[Json]:
+            return endpoints.prompt(
+                self._id,
+                message_id=message_id,
+                parts=parts,
+                model=settings.cfg.model,
+                agent=settings.cfg.agent,
+                variant=settings.cfg.variant,
+                system=settings.system,
+                schema=schema,
+            )
+
+        async with self._open_turn(call, settings, listen=listen) as turn:
+            yield turn
+
+    @asynccontextmanager
+    async def _commanding(
+        self, name: str, arguments: str, options: TurnOptions
+    ) -> AsyncIterator[Turn]:
+        settings = self._settings(options)
+
+        def call(message_id: str) -> Call[Json]:
+            return endpoints.command(
+                self._id,
+                message_id=message_id,
+                name=name,
+                arguments=arguments,
+                model=settings.cfg.model,
+                agent=settings.cfg.agent,
+                variant=settings.cfg.variant,
+            )
+
+        async with self._open_turn(call, settings, listen=False) as turn:
+            yield turn
+
+    def _settings(self, options: TurnOptions) -> TurnSettings:
+        return turn_settings(self._plan.cfg, self._link.cfg, options)
+
+    @asynccontextmanager
+    async def _open_turn(
+        self, call: Callable[[str], Call[Json]], settings: TurnSettings, *, listen: bool
+    ) -> AsyncIterator[Turn]:
+        async with self._one_at_a_time():
+            await self._link.warm(self._directory)
+            await self._set_rules(settings)
+            ids = self._link.bus.ids
+            randomness = secrets.token_bytes(RANDOM_CHARACTERS)
+            message_id = ids.next(time.time() * 1000, randomness, after=self._latest)
+            plan = TurnPlan(
+                root=self._id,
+                directory=self._directory,
+                message_id=message_id,
+                call=call(message_id),
+                handlers=attrs.evolve(self._plan.handlers, by_hand=settings.by_hand),
+                limits=settings.limits,
+                fail_if_silent_s=settings.fail_if_silent_s,
+                listened_to=listen,
+                on_event=self._plan.on_event,
+            )
+            turn: Turn | None = None
+            try:
+                async with open_turn(self._link, plan) as turn:
+                    self._turn = turn
+                    yield turn
+            finally:
+                if turn is not None:  # cancelled before it began
+                    self._latest = turn.latest_message_id
+                    self._plan.on_result(turn.result)
+
+    @asynccontextmanager
+    async def _one_at_a_time(self) -> AsyncIterator[None]:
+        me = trio.lowlevel.current_task()
+        inside = self._turn is not None and self._turn.is_handled_by(me)
+        if me is self._holder or inside:
+            raise OpenCodeConfigError(
+                "this session's turn is still running, and it is what you are in: it would wait "
+                "for itself; use another session"
+            )
+        async with self._free:
+            self._holder = me
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    async def _work(self, call: Call[T]) -> T:
+        """Send a call that the agent works on; abort it when nobody waits for it any more."""
+        async with self._one_at_a_time():
+            try:
+                return await self._call(call)
+            except trio.Cancelled:
+                stored = self._stored("")
+                with trio.move_on_after(STOP_S, shield=True):
+                    await stored.abort()
+                    await stored.wait_idle(abort=True)
+                raise
+
+    async def _set_rules(self, settings: TurnSettings) -> None:
+        rules = self._plan.rules
+        agent = await self._agent_rules(settings.cfg.agent) if rules.needs_agent else []
+        if wanted := rules.to_add(settings.rules, agent):
+            await self._call(endpoints.add_rules(self._id, wanted))
+            rules.added(wanted)
+
+    async def _agent_rules(self, agent: str | None) -> Sequence[Json]:
+        name = agent
+        if name is None:
+            config = await self._call(endpoints.config())
+            name = text_or_none_of(config, "default_agent") or DEFAULT_AGENT
+        agents = await self._call(endpoints.agents())
+        found = (objects_of(a.get("permission")) for a in agents if a.get("name") == name)
+        return next(found, [])
+
+
+def checked_prompt(prompt: object) -> str:
+    """Return the prompt if it can be sent.
+
+    Raises:
+        OpenCodeConfigError: it is empty, no text, or cannot be written as UTF-8.
+    """
+    if not isinstance(prompt, str):
+        raise OpenCodeConfigError(f"prompt: expected text, got {prompt!r}")
+    if not prompt.strip():
+        raise OpenCodeConfigError("prompt: is empty")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as exc:
+        raise OpenCodeConfigError(f"prompt: cannot be written as UTF-8: {exc}") from exc
+    return prompt

@@ -1,0 +1,230 @@
+"""One stream, many readers: who gets what, and what happens when it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from fake_server import FakeServer, created, delta, event, status
+from opencode_trio._background import open_background
+from opencode_trio._bus import GIVE_UP_S, SILENCE_S, Bus
+from opencode_trio._mailbox import Mailbox
+from opencode_trio.errors import OpenCodeServerError
+from opencode_trio.events import (
+    Diagnostic,
+    ErrorReported,
+    Event,
+    SessionBusy,
+    SessionCreated,
+    SessionIdle,
+    TextDelta,
+    TextPart,
+)
+
+
+@attrs.define(eq=False)
+class Reader:
+    """Writes down what it is told."""
+
+    events: list[Event] = attrs.field(factory=list)
+    gaps: int = 0
+    errors: list[OpenCodeServerError] = attrs.field(factory=list)
+
+    def deliver(self, item: Event) -> None:
+        self.events.append(item)
+
+    def resumed(self) -> None:
+        self.gaps += 1
+
+    def lost(self, error: OpenCodeServerError) -> None:
+        self.errors.append(error)
+
+
+@asynccontextmanager
+async def running(server: FakeServer) -> AsyncIterator[Bus]:
+    bus = Bus(server.open_events)
+    async with open_background() as tasks:
+        tasks.start_soon(bus.run)
+        if not server.refuses:
+            await bus.wait_connected()
+        yield bus
+
+
+async def test_events_go_to_the_session_tree_that_they_are_of():
+    server = FakeServer()
+    one, two = Reader(), Reader()
+    async with running(server) as bus:
+        with bus.subscribed("ses_1", one), bus.subscribed("ses_2", two):
+            server.say(
+                status("ses_1", "busy"),
+                created("ses_1a", "ses_1"),
+                created("ses_1b", "ses_1a"),
+                status("ses_1b", "idle"),
+                status("ses_2", "busy"),
+                status("ses_9", "busy"),
+                event("file.edited", file="x"),
+                {"payload": {"type": "sync", "properties": {"sessionID": "ses_1"}}},
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            with (
+                pytest.raises(RuntimeError, match="one turn at a time"),
+                bus.subscribed("ses_1", two),
+            ):
+                pass
+        server.say(status("ses_1", "idle"))
+        await trio.testing.wait_all_tasks_blocked()
+    assert [type(e) for e in one.events] == [
+        SessionBusy,
+        SessionCreated,
+        SessionCreated,
+        SessionIdle,
+    ]
+    assert [type(e) for e in two.events] == [SessionBusy]
+    assert bus.tree.depth("ses_1b", "ses_1") == 2
+    assert bus.tree.descendants("ses_1") == ["ses_1b", "ses_1a"]
+
+
+async def test_strays_are_handed_over_to_whoever_looks_after_them():
+    server = FakeServer()
+    strays: list[Event] = []
+    async with running(server) as bus:
+        bus.on_stray(strays.append)
+        with bus.subscribed("ses_1", Reader()):
+            server.say(status("ses_9", "busy"), status("ses_1", "busy"))
+            await trio.testing.wait_all_tasks_blocked()
+    assert [e.session_id for e in strays] == ["ses_9"]
+
+
+async def test_a_stream_that_ends_is_opened_again_and_readers_are_told(
+    autojump_clock: trio.testing.MockClock,
+):
+    server = FakeServer()
+    reader = Reader()
+    async with running(server) as bus:
+        with bus.subscribed("ses_1", reader):
+            assert reader.gaps == 0
+            server.hang_up()
+            await trio.sleep(1)
+            assert (server.connections, reader.gaps) == (2, 1)
+            server.say(status("ses_1", "busy"))
+            await trio.sleep(1)
+            assert len(reader.events) == 1
+    assert bus.counts.connections == 2
+
+
+async def test_a_silent_stream_is_dead(autojump_clock: trio.testing.MockClock):
+    server = FakeServer()
+    reader = Reader()
+    async with running(server) as bus:
+        with bus.subscribed("ses_1", reader):
+            for _ in range(10):
+                await trio.sleep(SILENCE_S / 3)
+                server.say(event("server.heartbeat"))
+            assert server.connections == 1
+            await trio.sleep(SILENCE_S + 1)
+            assert (server.connections, reader.gaps) == (2, 1)
+            assert bus.is_connected
+
+
+async def test_an_outage_ends_turns_but_not_the_bus(autojump_clock: trio.testing.MockClock):
+    server = FakeServer()
+    reader = Reader()
+    async with running(server) as bus:
+        with bus.subscribed("ses_1", reader):
+            server.refuses = True
+            server.hang_up()
+            await trio.sleep(GIVE_UP_S / 2)
+            assert (reader.errors, bus.is_connected) == ([], False)
+            await trio.sleep(GIVE_UP_S)
+            assert len(reader.errors) == 1
+            assert "refused" in str(reader.errors[0])
+            # Attempts slow down: about one in five seconds.
+            assert 15 < server.connections < 40
+            server.refuses = False
+            await trio.sleep(10)
+            assert (bus.is_connected, reader.gaps) == (True, 1)
+
+
+# --- a reader's mailbox ------------------------------------------------------------------
+
+
+def text(part: str, value: str) -> TextPart:
+    return TextPart(session_id="ses_1", part_id=part, text=value)
+
+
+def piece(part: str, value: str) -> TextDelta:
+    return TextDelta(session_id="ses_1", part_id=part, delta=value)
+
+
+async def drained(box: Mailbox) -> list[Event]:
+    box.close()
+    found = []
+    with suppress(trio.EndOfChannel):
+        while True:
+            found.append(await box.take())
+    return found
+
+
+async def test_deltas_that_nobody_reads_are_joined():
+    box = Mailbox()
+    for letter in "abc":
+        box.put(piece("p", letter))
+    box.put(piece("q", "x"))
+    box.put(piece("p", "d"))
+    assert [(e.part_id, e.delta) for e in await drained(box)] == [  # type: ignore[attr-defined]
+        ("p", "abc"),
+        ("q", "x"),
+        ("p", "d"),
+    ]
+
+
+async def test_beyond_the_limit_newer_states_replace_older_ones():
+    box = Mailbox(limit=3)
+    for number in range(100):
+        box.put(text("p", str(number)))
+        box.put(text("q", str(number)))
+    box.put(SessionIdle(session_id="ses_1"))
+    found = await drained(box)
+    assert len(found) <= 4
+    assert found[-3:-1] == [text("p", "99"), text("q", "99")]
+    assert found[-1] == SessionIdle(session_id="ses_1")
+
+
+async def test_what_shows_is_dropped_before_what_asks_or_ends():
+    box = Mailbox(limit=5, hard_limit=10)
+    for number in range(50):
+        box.put(text(f"p{number}", "x"))
+        box.put(ErrorReported(session_id="ses_1"))
+    lag, *rest = await drained(box)
+    assert lag == Diagnostic(kind="lagged", text=lag.text)  # type: ignore[attr-defined]
+    assert "50 events" in str(lag)
+    assert rest == [ErrorReported(session_id="ses_1")] * 50
+
+
+async def test_taking_can_be_cancelled_without_loss():
+    box = Mailbox()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        box.put(text("p", "x"))
+        await box.take()
+    assert scope.cancelled_caught
+    assert await box.take() == text("p", "x")
+    with trio.move_on_after(0.01):
+        await box.take()
+    box.put(text("p", "y"))
+    assert await box.take() == text("p", "y")
+
+
+async def test_a_delta_on_the_wire():
+    reader = Reader()
+    server = FakeServer()
+    async with running(server) as bus:
+        with bus.subscribed("ses_1", reader):
+            server.say(delta("ses_1", "msg_1", "prt_1", "hi"))
+            await trio.testing.wait_all_tasks_blocked()
+    assert isinstance(reader.events[0], TextDelta)

@@ -1,0 +1,153 @@
+"""Every call against the server's own description of itself, and every shape of its failures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opencode_trio import _endpoints as endpoints
+from opencode_trio._endpoints import Call, UnexpectedAnswerError, failure_text
+from opencode_trio.errors import OpenCodeConfigError
+
+SES, MSG, PRT, PER, QUE = "ses_1", "msg_1", "prt_1", "per_1", "que_1"
+RULE = {"permission": "bash", "pattern": "*", "action": "deny"}
+TEXT = [{"type": "text", "text": "hi"}]
+
+CALLS: dict[str, tuple[Call[Any], str]] = {
+    "health": (endpoints.health(), "GET /global/health"),
+    "agents": (endpoints.agents(), "GET /agent"),
+    "config": (endpoints.config(), "GET /config"),
+    "providers": (endpoints.providers(), "GET /config/providers"),
+    "statuses": (endpoints.statuses(), "GET /session/status"),
+    "create": (endpoints.create_session(title="t", permission=[RULE]), "POST /session"),
+    "list": (endpoints.list_sessions(), "GET /session"),
+    "get": (endpoints.get_session(SES), "GET /session/{sessionID}"),
+    "rules": (endpoints.add_rules(SES, [RULE]), "PATCH /session/{sessionID}"),
+    "delete": (endpoints.delete_session(SES), "DELETE /session/{sessionID}"),
+    "fork": (endpoints.fork_session(SES, MSG), "POST /session/{sessionID}/fork"),
+    "children": (endpoints.children(SES), "GET /session/{sessionID}/children"),
+    "abort": (endpoints.abort(SES), "POST /session/{sessionID}/abort"),
+    "todo": (endpoints.todo(SES), "GET /session/{sessionID}/todo"),
+    "diff": (endpoints.diff(SES, MSG), "GET /session/{sessionID}/diff"),
+    "messages": (endpoints.messages(SES, 5), "GET /session/{sessionID}/message"),
+    "revert": (endpoints.revert(SES, MSG, PRT), "POST /session/{sessionID}/revert"),
+    "unrevert": (endpoints.unrevert(SES), "POST /session/{sessionID}/unrevert"),
+    "prompt": (
+        endpoints.prompt(
+            SES,
+            message_id=MSG,
+            parts=TEXT,
+            model="p/m/x",
+            agent="a",
+            variant="v",
+            system="s",
+            schema={"type": "object"},
+            no_reply=True,
+        ),
+        "POST /session/{sessionID}/message",
+    ),
+    "command": (
+        endpoints.command(SES, message_id=MSG, name="c", arguments="a", model="p/m"),
+        "POST /session/{sessionID}/command",
+    ),
+    "shell": (
+        endpoints.shell(SES, command="ls", agent="build", model="p/m"),
+        "POST /session/{sessionID}/shell",
+    ),
+    "summarize": (
+        endpoints.summarize(SES, model="p/m"),
+        "POST /session/{sessionID}/summarize",
+    ),
+    "permissions": (endpoints.permissions(), "GET /permission"),
+    "reply": (
+        endpoints.reply_permission(PER, "reject", "no"),
+        "POST /permission/{requestID}/reply",
+    ),
+    "questions": (endpoints.questions(), "GET /question"),
+    "answer": (endpoints.reply_question(QUE, [["a"]]), "POST /question/{requestID}/reply"),
+    "dismiss": (endpoints.reject_question(QUE), "POST /question/{requestID}/reject"),
+}
+
+
+# The routes of opencode 1.18.34 and the fields of their bodies, from its ``GET /doc``.
+ROUTES: dict[str, Any] = json.loads((Path(__file__).parent / "routes-1.18.34.json").read_text())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_server_knows_the_call(name: str):
+    call, route = CALLS[name]
+    known = ROUTES[route]
+    path = route.split(" ")[1]
+    for placeholder, value in (("{sessionID}", SES), ("{requestID}", call.path.split("/")[2:3])):
+        path = path.replace(placeholder, value if isinstance(value, str) else "".join(value))
+    assert f"{call.method} {call.path}" == f"{route.split(' ')[0]} {path}"
+    assert set(call.query) <= set(known["query"])
+    body = set(call.body or {})
+    assert body <= set(known["body"])
+    assert set(known["required"]) <= body
+
+
+def test_bodies():
+    assert endpoints.prompt(SES, message_id=MSG, parts=TEXT).body == {
+        "messageID": MSG,
+        "parts": TEXT,
+    }
+    body = CALLS["prompt"][0].body
+    assert body is not None
+    assert body["model"] == {"providerID": "p", "modelID": "m/x"}
+    assert "tools" not in body
+    assert endpoints.create_session().body == {}
+    assert endpoints.reply_permission(PER, "once").body == {"reply": "once"}
+    assert endpoints.messages(SES).query == {}
+    assert endpoints.health().inside("/a b").query == {"directory": "/a b"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: endpoints.get_session("abc"),
+        lambda: endpoints.fork_session(SES, "ses_1"),
+        lambda: endpoints.abort("ses_1/../x"),
+        lambda: endpoints.reply_permission("que_1", "once"),
+        lambda: endpoints.reply_question("per_1", []),
+        lambda: endpoints.revert(SES, MSG, "msg_1"),
+    ],
+)
+def test_a_wrong_id_is_refused_before_it_is_sent(make: Any):
+    with pytest.raises(OpenCodeConfigError):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (endpoints.health(), []),
+        (endpoints.children(SES), {}),
+        (endpoints.children(SES), [1]),
+        (endpoints.abort(SES), "true"),
+    ],
+)
+def test_an_answer_of_another_shape(call: Call[Any], answer: object):
+    with pytest.raises(UnexpectedAnswerError):
+        call.read(answer)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "text"),
+    [
+        (
+            500,
+            {"name": "UnknownError", "data": {"message": "m", "ref": "e"}},
+            "UnknownError: m (log",
+        ),
+        (409, {"_tag": "SessionBusyError", "message": "busy"}, "SessionBusyError: busy"),
+        (401, None, "password"),
+        (502, None, "no explanation"),
+        (400, {"data": []}, "error: no explanation"),
+    ],
+)
+def test_failures_have_three_shapes(status: int, answer: object, text: str):
+    assert failure_text(status, answer).startswith(text) or text in failure_text(status, answer)

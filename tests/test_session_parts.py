@@ -1,0 +1,437 @@
+"""The pure parts of a session: what it may, what it is asked, what was said in a turn."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import pytest
+
+import fake_server as fake
+from opencode_trio._bus_wire import bus_event
+from opencode_trio._deltas import DeltaSorter
+from opencode_trio._fold import TurnFold
+from opencode_trio._json import Json
+from opencode_trio._live import LiveTurn
+from opencode_trio._options import turn_settings
+from opencode_trio._reconcile import messages_of_turn, messages_since, settle
+from opencode_trio._rules import SessionRules, rule, session_rules
+from opencode_trio._schema import schema_of
+from opencode_trio._scopes import check_scope
+from opencode_trio._structured import WrongAnswerError, output_of
+from opencode_trio._tree import SessionTree
+from opencode_trio._tree_guard import Limits, TreeGuard
+from opencode_trio.asks import (
+    PermissionRequest,
+    QuestionRequest,
+    Reject,
+    checked_answers,
+    refusal,
+    reply,
+)
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeLimitError
+from opencode_trio.events import (
+    Event,
+    MessageUpdated,
+    OtherPart,
+    Question,
+    QuestionOption,
+    ReasoningDelta,
+    ReasoningPart,
+    SessionRetrying,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    TextPart,
+)
+
+# --- rules of permission ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cfg", "rules"),
+    [
+        (RunConfig(), []),
+        (RunConfig(permission="ask"), [rule("*", "*", "ask")]),
+        (
+            RunConfig(permission={"bash": {"*": "deny", "git *": "allow"}, "*": "allow"}),
+            [rule("*", "*", "allow"), rule("bash", "*", "deny"), rule("bash", "git *", "allow")],
+        ),
+        (
+            RunConfig(
+                tools={"bash": False, "write": True}, permission={"*": "ask", "edit": "deny"}
+            ),
+            [
+                rule("*", "*", "ask"),
+                rule("bash", "*", "deny"),
+                rule("edit", "*", "allow"),
+                rule("edit", "*", "deny"),
+            ],
+        ),
+    ],
+)
+def test_settings_as_rules(cfg: RunConfig, rules: list[Json]):
+    assert session_rules(cfg) == rules
+
+
+def test_rules_of_one_turn_are_covered_by_those_of_the_next():
+    base, agent, turn = [rule("a", "*", "ask")], [rule("*", "*", "allow")], [rule("b", "*", "deny")]
+    rules = SessionRules(base)
+    assert rules.to_add([], agent) == []  # nothing to do, nothing to undo
+    assert not rules.needs_agent
+    first = rules.to_add(turn, [])
+    assert first == [*base, *turn]
+    rules.added(first)
+    assert rules.needs_agent
+    second = rules.to_add([], agent)
+    assert second == [*agent, *base]
+    rules.added(second)
+    assert rules.to_add([], agent) == []  # they stand last already
+
+
+# --- what belongs to whom --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        RunConfig(mcp={"x": {}}),
+        RunConfig(instructions=["a.md"]),
+        RunConfig(config_overrides={"provider": {}}),
+        RunConfig(snapshot=False),
+        RunConfig(extra_env={"A": "b"}),
+    ],
+)
+def test_a_turn_cannot_change_the_server(cfg: RunConfig):
+    for server in (None, RunConfig(model="p/m")):
+        with pytest.raises(OpenCodeConfigError, match="whole server"):
+            check_scope(cfg, server, what="run_cfg")
+    check_scope(attrs.evolve(cfg, model="p/other"), cfg, what="run_cfg")
+
+
+def test_options_lie_over_the_sessions_settings():
+    session = RunConfig(model="p/session", agent="plan", max_steps=9)
+    settings = turn_settings(session, None, {})
+    assert (settings.cfg, settings.limits.max_steps) == (session, 9)
+    settings = turn_settings(
+        session, None, {"model": "p/turn", "run_cfg": RunConfig(agent="build"), "max_cost_usd": 1}
+    )
+    assert (settings.cfg.model, settings.cfg.agent) == ("p/turn", "build")
+    assert settings.limits == Limits(max_steps=9, max_cost_usd=1)
+    with pytest.raises(TypeError, match="modle"):
+        turn_settings(session, None, {"modle": "x"})  # type: ignore[typeddict-unknown-key]
+    for wrong in (0, -1, "1", True, float("nan")):
+        with pytest.raises(OpenCodeConfigError, match="max_cost_usd"):
+            turn_settings(session, None, {"max_cost_usd": wrong})  # type: ignore[typeddict-item]
+
+
+# --- asks ------------------------------------------------------------------------------------
+
+PERMISSION = PermissionRequest(request_id="per_1", session_id="ses_1", raw={"id": "per_1"})
+ASKED = Question(
+    "Which?", "W", (QuestionOption("a"), QuestionOption("b")), multiple=False, custom=False
+)
+QUESTION = QuestionRequest(request_id="que_1", session_id="ses_1", questions=(ASKED,))
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        ("once", {"reply": "once"}),
+        ("always", {"reply": "always"}),
+        ("reject", {"reply": "reject"}),
+        (Reject(), {"reply": "reject"}),
+        (Reject("why"), {"reply": "reject", "message": "why"}),
+    ],
+)
+def test_answers_to_a_request_for_permission(answer: Any, body: Json):
+    call = reply(PERMISSION, answer)
+    assert (call.path, call.body) == ("/permission/per_1/reply", body)
+
+
+@pytest.mark.parametrize("answer", ["yes", True, None, ["once"]])
+def test_what_is_no_answer_is_refused(answer: Any):
+    with pytest.raises(OpenCodeConfigError, match="on_permission"):
+        reply(PERMISSION, answer)
+
+
+def test_answers_to_questions():
+    assert reply(QUESTION, [["a"]]).body == {"answers": [["a"]]}
+    assert reply(QUESTION, None).path == "/question/que_1/reject"
+    assert reply(QUESTION, Reject("no")).path == "/question/que_1/reject"
+    assert refusal(QUESTION).path == "/question/que_1/reject"
+    assert refusal(PERMISSION).body == {"reply": "reject"}
+
+
+@pytest.mark.parametrize(
+    "answers", ["a", [], [["a"], ["b"]], ["a"], [["c"]], [["a", "b"]], [[1]], 3]
+)
+def test_impossible_answers(answers: Any):
+    with pytest.raises(OpenCodeConfigError):
+        checked_answers([ASKED], answers)
+
+
+def test_own_words_and_several_labels_where_they_are_welcome():
+    free = attrs.evolve(ASKED, custom=True, multiple=True)
+    assert checked_answers([free], [("a", "my own")]) == [["a", "my own"]]
+    assert checked_answers([ASKED], [[]]) == [[]]
+
+
+def test_a_request_is_a_mapping_too():
+    assert dict(PERMISSION) == {"id": "per_1"}
+    assert "sessionID" not in PERMISSION
+
+
+# --- the tree --------------------------------------------------------------------------------
+
+
+def test_the_tree_survives_a_circle():
+    tree = SessionTree()
+    tree.add("a", "b")
+    tree.add("b", "a", "general")
+    assert tree.depth("a", "x") == 0
+    assert set(tree.descendants("a")) == {"b"}
+    tree.add("b", None)
+    assert (tree.agent_of("b"), tree.parent_of("b")) == ("general", "a")
+    tree.forget("a")
+    assert len(tree) == 0
+
+
+# --- deltas ----------------------------------------------------------------------------------
+
+
+def test_deltas_are_told_apart_and_wait_for_their_part():
+    sorter = DeltaSorter()
+    early = TextDelta(part_id="r", delta="h")
+    assert sorter.sort(early) == []
+    begun = ReasoningPart(part_id="r", text="", is_complete=False)
+    assert sorter.sort(begun) == [begun, ReasoningDelta(part_id="r", delta="h")]
+    assert sorter.sort(TextDelta(part_id="r", delta="m")) == [
+        ReasoningDelta(part_id="r", delta="m")
+    ]
+    sorter.sort(TextDelta(part_id="t", delta="gone"))
+    whole = TextPart(part_id="t", text="gone", is_complete=True)
+    assert sorter.sort(whole) == [whole]
+    sorter.sort(TextDelta(part_id="o", delta="x"))
+    assert len(sorter.sort(OtherPart(part_id="o"))) == 1
+
+
+# --- guards ----------------------------------------------------------------------------------
+
+
+def run_guard(limits: Limits, *events: Event, cost: float = 0.0) -> str | None:
+    guard = TreeGuard(limits)
+    try:
+        for item in events:
+            guard.check(item, cost_usd=lambda: cost, now_s=1000.0)
+    except OpenCodeLimitError as exc:
+        return exc.limit
+    return None
+
+
+def test_guards():
+    step, done = StepStarted(session_id="a"), StepFinished(session_id="a", reason="stop")
+    calls = StepFinished(session_id="a", reason="tool-calls")
+    broken = StepFinished(session_id="a", reason="unknown")
+    elsewhere = attrs.evolve(broken, session_id="b")
+    assert run_guard(Limits(max_steps=2), step, calls, step, done) is None
+    assert run_guard(Limits(max_steps=1), step, calls) == "max_steps"
+    assert run_guard(Limits(max_steps=1), step, attrs.evolve(step, session_id="b")) == "max_steps"
+    assert run_guard(Limits(), broken, broken, elsewhere, elsewhere) is None
+    assert run_guard(Limits(), broken, elsewhere, broken, broken) == "unknown_finishes"
+    assert run_guard(Limits(max_cost_usd=1), step, done, cost=1) is None
+    assert run_guard(Limits(max_cost_usd=1), step, calls, cost=1) == "max_cost_usd"
+    assert run_guard(Limits(max_cost_usd=1), MessageUpdated(is_complete=True), cost=2)
+    assert run_guard(Limits(), SessionRetrying(next_at_s=1010)) is None
+    assert run_guard(Limits(), SessionRetrying(next_at_s=90_000)) == "max_retry_wait_s"
+    assert run_guard(Limits(max_retry_wait_s=None), SessionRetrying(next_at_s=90_000)) is None
+
+
+# --- what is of a turn -----------------------------------------------------------------------
+
+OLD, MINE, NEW = "msg_100000000000aa", "msg_200000000000aa", "msg_300000000000aa"
+
+
+def test_late_words_of_an_old_turn_are_not_heard():
+    live = LiveTurn("ses_1", MINE, TreeGuard(Limits()))
+    late = [
+        fake.status("ses_1", "idle"),
+        fake.event("session.error", sessionID="ses_1", error={"name": "MessageAbortedError"}),
+        fake.assistant_message("ses_1", fake.assistant("ses_1", OLD, OLD)),
+    ]
+    assert [e for record in late for e in live.take(bus_event(record), 0)] == []
+    assert live.fold.stop_reason is None
+    assert [error.name for error in live.errors] == ["MessageAbortedError"]
+    live.take(bus_event(fake.user_message("ses_1", MINE)), 0)
+    assert live.take(bus_event(late[2]), 0) == []
+    assert live.take(bus_event(late[0]), 0) != []
+    live.take(bus_event(fake.assistant_message("ses_1", fake.assistant("ses_1", NEW, MINE))), 0)
+    assert (live.answers, live.complete) == ({NEW}, {NEW})
+    assert live.fold.total_cost == 0.5
+
+
+def stored(info: Json, *parts: Json) -> Json:
+    return {"info": info, "parts": list(parts)}
+
+
+def test_the_messages_of_a_turn():
+    def user(identifier: str, *parts: Json) -> Json:
+        return stored({"id": identifier, "role": "user"}, *parts)
+
+    def answer(identifier: str, parent: str) -> Json:
+        return stored(fake.assistant("ses_1", identifier, parent))
+
+    text = {"type": "text", "text": "x"}
+    messages = [
+        user("msg_1", text),
+        answer("msg_2", "msg_1"),
+        user("msg_3", text),  # ours
+        answer("msg_4", "msg_3"),
+        user("msg_5", {**text, "synthetic": True}),  # opencode's own
+        answer("msg_6", "msg_5"),
+        user("msg_7", text),  # another client's
+        answer("msg_8", "msg_7"),
+    ]
+
+    def found(messages: list[Json]) -> list[str]:
+        return [m["info"]["id"] for m in messages_of_turn(messages, "msg_3")]
+
+    assert found(messages) == ["msg_4", "msg_6"]
+    compaction = user("msg_65", {"type": "compaction"})
+    assert found([*messages[:6], compaction, *messages[6:]]) == ["msg_4", "msg_6", "msg_8"]
+    assert [m["info"]["id"] for m in messages_since(messages, "msg_3")] == [
+        "msg_4",
+        "msg_6",
+        "msg_8",
+    ]
+
+
+TRACES = Path(__file__).parent / "traces"
+
+
+def test_a_recorded_turn_folds_alike_from_its_stream_and_from_its_messages():
+    lines = (TRACES / "serve-subagent-permission.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if "payload" in record]
+    prompts = [
+        e
+        for e in map(bus_event, records)
+        if isinstance(e, MessageUpdated) and e.role == "user" and e.session_id
+    ]
+    root, message = prompts[0].session_id, prompts[0].message_id
+    assert root is not None
+    assert message is not None
+    live = LiveTurn(root, message, TreeGuard(Limits()))
+    for record in records:
+        live.take(bus_event(record), 0)
+    messages: dict[str, Json] = {}
+    parts: dict[str, dict[str, Json]] = {}
+    for record in records:
+        properties = record["payload"].get("properties", {})
+        if record["payload"].get("type") == "message.updated":
+            messages[properties["info"]["id"]] = properties["info"]
+        if record["payload"].get("type") == "message.part.updated":
+            part = properties["part"]
+            parts.setdefault(part["messageID"], {})[part["id"]] = part
+    whole = [stored(i, *parts.get(i["id"], {}).values()) for i in messages.values()]
+    own = [m for m in whole if m["info"]["sessionID"] == root]
+    others = [m for m in whole if m["info"]["sessionID"] != root]
+    fold = TurnFold(root)
+    subagents = {"child": messages_since(others, message)}
+    settle(fold, messages_of_turn(own, message), subagents)
+    for name in ("total_cost", "steps", "final_text", "stop_reason", "token_usage"):
+        assert getattr(fold, name) == getattr(live.fold, name), name
+    assert fold.total_cost == pytest.approx(0.00048)
+
+
+# --- structured answers ----------------------------------------------------------------------
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@attrs.frozen
+class Leaf:
+    name: str
+    weight: float = 0.0
+
+
+@attrs.frozen
+class Everything:
+    count: int
+    flag: bool
+    colour: Colour
+    size: Literal["s", "l"]
+    leaves: list[Leaf]
+    by_name: dict[str, int]
+    maybe: Leaf | None = None
+    pair: tuple[int, ...] = ()
+    anything: Any = None
+
+
+@attrs.frozen
+class Node:
+    value: int
+    next: Node | None = None
+
+
+GOOD = {
+    "count": 1,
+    "flag": True,
+    "colour": "blue",
+    "size": "s",
+    "leaves": [{"name": "a", "weight": 1.5}],
+    "by_name": {"x": 1},
+    "maybe": {"name": "b"},
+}
+
+
+def test_an_attrs_class_has_a_schema_and_answers_become_instances():
+    output = output_of(Everything)
+    assert output.schema["required"] == ["count", "flag", "colour", "size", "leaves", "by_name"]
+    answer = output.read(GOOD)
+    assert answer == Everything(1, True, Colour.BLUE, "s", [Leaf("a", 1.5)], {"x": 1}, Leaf("b"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"count": "1"}, {"colour": "green"}, {"more": 1}, {"leaves": [{}]}, {"size": "m"}]
+)
+def test_a_wrong_answer_says_what_is_wrong(change: Json):
+    with pytest.raises(WrongAnswerError):
+        output_of(Everything).read({**GOOD, **change})
+
+
+def test_a_class_that_contains_itself():
+    output = output_of(Node)
+    assert output.read({"value": 1, "next": {"value": 2, "next": None}}) == Node(1, Node(2))
+    with pytest.raises(WrongAnswerError):
+        output.read({"value": 1, "next": {"value": "2"}})
+
+
+def test_a_schema_is_taken_as_it_is():
+    output = output_of({"type": "array", "items": {"type": "integer"}})
+    assert output.read([1, 2]) == [1, 2]
+    with pytest.raises(WrongAnswerError, match=r"\$\[1\]"):
+        output.read([1, "2"])
+
+
+@pytest.mark.parametrize("kind", [int, "x", {"type": "nonsense"}, object()])
+def test_what_is_no_schema_is_refused(kind: Any):
+    with pytest.raises(OpenCodeConfigError, match="output"):
+        output_of(kind)
+
+
+def test_what_json_cannot_say_is_refused():
+    with pytest.raises(OpenCodeConfigError, match="no JSON schema"):
+        schema_of(bytes)
+
+
+def test_a_schema_never_reaches_for_the_network():
+    output = output_of({"$ref": "http://127.0.0.1:9/schema.json"})
+    with pytest.raises(OpenCodeConfigError, match=r"127\.0"):
+        output.read({})

@@ -1,0 +1,481 @@
+"""Turns on a server in memory, in virtual time: order, asks, silence, goodbyes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+import fake_server as fake
+from fake_server import FakeServer
+from opencode_trio._ask_desk import Handlers
+from opencode_trio._background import open_background
+from opencode_trio._json import Json
+from opencode_trio._link import Link
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import (
+    OpenCodeCancelledError,
+    OpenCodeConfigError,
+    OpenCodeLimitError,
+    OpenCodeServerError,
+    OpenCodeTurnError,
+)
+from opencode_trio.events import ErrorInfo, PermissionAsked, SessionIdle, TextDelta
+from opencode_trio.server import OpenCodeServer
+from opencode_trio.session import Session
+
+ROOT = "ses_root"
+ASK = {
+    "id": "per_1",
+    "sessionID": ROOT,
+    "permission": "bash",
+    "patterns": ["ls"],
+    "metadata": {},
+    "always": [],
+}
+
+
+@attrs.define(eq=False)
+class Agent:
+    """A fake agent in a fake server: it answers a prompt when the test lets it."""
+
+    server: FakeServer = attrs.field(factory=FakeServer)
+    prompts: list[str] = attrs.field(factory=list)
+    messages: list[Json] = attrs.field(factory=list)
+    busy: set[str] = attrs.field(factory=set)
+    aborts: int = 0
+    obeys: bool = True
+    has_ended: bool = False
+    _answer: trio.Event = attrs.field(factory=trio.Event)
+    _error: Json | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.server.routes |= {
+            r"POST /session/(\w+)/message": self.prompt,
+            r"POST /session/(\w+)/abort": self.abort,
+            r"GET /session/(\w+)/message": lambda call, session: self.messages,
+            r"GET /session/(\w+)/children": lambda call, session: [],
+            r"GET /session/status": lambda call: {s: {"type": "busy"} for s in self.busy},
+            r"GET /config/providers": lambda call: {},
+            r"GET /permission": lambda call: [],
+            r"GET /question": lambda call: [],
+            r"POST /permission/(\w+)/reply": lambda call, request: True,
+        }
+
+    async def prompt(self, call: Any, session: str) -> Json:
+        message = call.body["messageID"]
+        self.prompts.append(call.body["parts"][0]["text"])
+        self.busy.add(session)
+        self.messages.append({"info": {"id": message, "role": "user"}, "parts": []})
+        self.server.say(fake.user_message(session, message), fake.status(session, "busy"))
+        await self._answer.wait()
+        self._answer = trio.Event()
+        answer = self.message("answer to " + self.prompts[-1], message, self._error)
+        self.messages.append(answer)
+        for part in answer["parts"]:
+            self.server.say(fake.event("message.part.updated", sessionID=session, part=part))
+        self.server.say(fake.assistant_message(session, answer["info"]))
+        self.busy.discard(session)
+        return answer
+
+    def message(self, text: str, parent: str, error: Json | None) -> Json:
+        identifier = f"msg_f{len(self.messages):011x}zz"
+        more = {"error": error} if error else {}
+        info = fake.assistant(ROOT, identifier, parent, **more)
+        ids = {"messageID": identifier, "sessionID": ROOT}
+        step = {"type": "step-finish", "reason": "stop", "cost": 0.5, "id": "prt_s" + identifier}
+        words = {"type": "text", "text": text, "id": "prt_t" + identifier, "time": {"end": 1}}
+        return {"info": info, "parts": [ids | words] + ([] if error else [ids | step])}
+
+    async def abort(self, call: Any, session: str) -> bool:
+        self.aborts += 1
+        if self.obeys and session in self.busy:
+            self.finish({"name": "MessageAbortedError", "data": {"message": "Aborted"}})
+        return True
+
+    def finish(self, error: Json | None = None) -> None:
+        self._error = error
+        self._answer.set()
+
+    def end(self) -> None:
+        self.has_ended = True
+
+
+@asynccontextmanager
+async def talking(
+    agent: Agent, handlers: Handlers | None = None, *, ours: bool = True
+) -> AsyncIterator[tuple[Session, Link]]:
+    async with open_background() as tasks:
+        link = Link(
+            agent.server,
+            url="fake",
+            tasks=tasks,
+            cfg=RunConfig() if ours else None,
+            end=agent.end if ours else None,
+        )
+        tasks.start_soon(link.bus.run)
+        await link.bus.wait_connected()
+        agent.server.routes["GET /session/(\\w+)"] = lambda call, name: {
+            "id": name,
+            "directory": "/w",
+        }
+        server = OpenCodeServer(link, workspace="/w", version="1.18.33")
+        chosen = handlers or Handlers()
+        async with server.open_session(
+            session_id=ROOT, on_permission=chosen.on_permission, on_question=chosen.on_question
+        ) as session:
+            yield session, link
+
+
+async def settled(seconds: float = 0.1) -> None:
+    await trio.sleep(seconds)
+
+
+async def hear_heartbeats(agent: Agent, seconds: int) -> None:
+    for _ in range(seconds // 10):
+        agent.server.say(fake.event("server.heartbeat"))
+        await trio.sleep(10)
+
+
+async def test_a_turn_and_its_result(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    async with talking(agent) as (session, _), session.stream("hello") as turn:
+        await settled(3)
+        assert turn.result.stop_reason is None
+        agent.finish()
+        events = [event async for event in turn]
+    assert turn.result.final_text == "answer to hello"
+    assert (turn.result.stop_reason, turn.result.total_cost) == ("completed", 0.5)
+    assert turn.result.duration_s is not None
+    assert 3 <= turn.result.duration_s < 4
+    assert agent.aborts == 0
+    assert len(events) == len(turn.result.events)
+
+
+async def test_one_turn_at_a_time_and_in_order(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    answers: list[str] = []
+    async with talking(agent) as (session, _), trio.open_nursery() as nursery:
+
+        async def send(prompt: str) -> None:
+            answers.append((await session.send(prompt)).final_text)
+
+        for prompt in ("1", "2", "3"):
+            nursery.start_soon(send, prompt)
+            await settled()
+        for number in range(3):
+            assert agent.prompts == ["1", "2", "3"][: number + 1]
+            agent.finish()
+            await settled(2)
+    assert answers == ["answer to 1", "answer to 2", "answer to 3"]
+
+
+async def test_late_words_of_the_turn_before_change_nothing(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        agent.finish()
+        await session.send("first")
+        async with session.stream("second") as turn:
+            agent.server.say(
+                fake.status(ROOT, "idle"),
+                fake.event("session.error", sessionID=ROOT, error={"name": "MessageAbortedError"}),
+                fake.event("session.error", error={"name": "UnknownError"}),
+            )
+            await settled(5)
+            assert turn.result.stop_reason is None or not turn.result.final_text
+            agent.finish()
+            async for _ in turn:
+                pass
+        assert turn.result.final_text == "answer to second"
+        assert turn.result.stop_reason == "completed"
+
+
+async def test_leaving_aborts_and_waits(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        with pytest.raises(ZeroDivisionError):  # bare, though tasks were running
+            async with session.stream("x") as turn:
+                await settled()
+                raise ZeroDivisionError
+        assert (agent.aborts, turn.result.stop_reason, agent.busy) == (1, "cancelled", set())
+        with trio.move_on_after(5) as scope:
+            await session.send("y")
+        assert scope.cancelled_caught
+        assert (agent.aborts, agent.busy) == (2, set())
+        agent.finish()
+        assert (await session.send("z")).final_text == "answer to z"
+        with pytest.raises(trio.TooSlowError):
+            await session.send("slow", timeout_s=3)
+
+
+async def test_an_abort_that_overtakes_its_prompt_is_said_again(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    answer = agent.server.routes[r"POST /session/(\w+)/message"]
+
+    async def late(call: Any, session: str) -> Json:
+        await trio.sleep(1)  # on its way
+        return await answer(call, session)
+
+    agent.server.routes[r"POST /session/(\w+)/message"] = late
+    async with talking(agent) as (session, _):
+        with trio.move_on_after(0.5):
+            await session.send("x")
+        assert agent.aborts > 1
+        assert agent.busy == set()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_server_that_does_not_obey_is_ended_if_it_is_ours(
+    autojump_clock: trio.testing.MockClock, ours: bool
+):
+    agent = Agent(obeys=False)
+    async with talking(agent, ours=ours) as (session, _):
+        with trio.move_on_after(1):
+            await session.send("x")
+        assert 10 < trio.current_time() < 13
+        assert agent.has_ended is ours
+        if ours:
+            with pytest.raises(OpenCodeServerError, match="did not abort"):
+                await session.send("y")
+        agent.obeys = True
+
+
+async def test_a_handler_holds_up_nobody_and_is_cancelled_when_others_answer(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    story: list[str] = []
+
+    async def human(request: Any) -> str:
+        story.append(f"asked {request.request_id} at {trio.current_time():.0f}")
+        try:
+            await trio.sleep(60)
+        except trio.Cancelled:
+            story.append("dismissed")
+            raise
+        story.append("answered")
+        return "once"
+
+    async with talking(agent, Handlers(human)) as (session, _):
+        start = trio.current_time()
+        async with session.stream("x") as turn:
+            await settled()
+            agent.server.say(fake.event("permission.asked", **ASK))
+            agent.server.say(fake.event("permission.asked", **ASK))  # told twice
+            for number in range(30):
+                await settled(1)
+                agent.server.say(fake.delta(ROOT, "msg_z", "prt_1", str(number)))
+            agent.server.say(fake.part(ROOT, "msg_z", "prt_1", "text", text="", time={"start": 1}))
+            await settled()
+            assert len(turn.pending_asks) == 1
+            await hear_heartbeats(agent, 60)
+            replies = agent.server.called("POST /permission/per_1/reply")
+            assert [call.body for call in replies] == [{"reply": "once"}]
+            agent.server.say(fake.event("permission.asked", **{**ASK, "id": "per_2"}))
+            await settled(1)
+            agent.server.say(
+                fake.event("permission.replied", sessionID=ROOT, requestID="per_2", reply="once")
+            )
+            await settled(1)
+            assert story[-1] == "dismissed"
+            assert not turn.pending_asks
+            agent.finish()
+            kinds = [event async for event in turn]
+        assert sum(isinstance(event, TextDelta) for event in kinds) >= 1
+        assert "".join(e.delta for e in kinds if isinstance(e, TextDelta)).startswith("012")
+        assert trio.current_time() - start > 90
+    assert story[1] == "answered"
+
+
+async def test_a_handler_that_crashes_fails_the_turn_bare(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+
+    def human(request: Any) -> Any:
+        raise LookupError("mine")
+
+    async with talking(agent, Handlers(human)) as (session, _):
+        with pytest.raises(LookupError, match="mine"):
+            async with session.stream("x"):
+                await settled()
+                agent.server.say(fake.event("permission.asked", **ASK))
+                await settled(1)
+        (call,) = agent.server.called("POST /permission/per_1/reply")
+        assert call.body == {"reply": "reject"}
+        assert agent.aborts == 1
+
+
+async def test_a_turn_cannot_wait_for_itself(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    session: Session
+
+    async def human(request: Any) -> Any:
+        await session.send("from the handler")
+
+    async with talking(agent, Handlers(human)) as (session, _):
+        async with session.stream("x"):
+            with pytest.raises(OpenCodeConfigError, match="wait for itself"):
+                await session.send("from within")
+        with pytest.raises(OpenCodeConfigError, match="wait for itself"):
+            async with session.stream("y") as turn:
+                await settled()
+                agent.server.say(fake.event("permission.asked", **ASK))
+                await turn.wait()
+
+
+async def test_silence_is_an_error_unless_somebody_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+
+    async def human(request: Any) -> str:
+        await trio.sleep(300)
+        return "once"
+
+    async with talking(agent, Handlers(human)) as (session, _):
+        start = trio.current_time()
+        with pytest.raises(OpenCodeLimitError) as failed:
+            await session.send("x", fail_if_silent=20)
+        assert failed.value.limit == "fail_if_silent"
+        assert 20 <= trio.current_time() - start < 22
+
+        start = trio.current_time()
+        with pytest.raises(OpenCodeLimitError):
+            async with session.stream("y", fail_if_silent=20) as turn:
+                await settled(10)
+                agent.server.say(fake.event("permission.asked", **ASK))
+                await hear_heartbeats(agent, 290)
+                await settled(9)
+                agent.server.say(fake.status(ROOT, "retry", attempt=1, next=0, message="m"))
+                await hear_heartbeats(agent, 200)
+                agent.server.say(fake.status(ROOT, "busy"))
+                await turn.wait()
+        assert 525 < trio.current_time() - start < 540
+
+
+async def test_a_failed_turn(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        agent.finish({"name": "APIError", "data": {"message": "no", "statusCode": 402}})
+        with pytest.raises(OpenCodeTurnError) as failed:
+            await session.send("x")
+        assert failed.value.error == ErrorInfo(
+            "APIError", "no", 402, None, {"message": "no", "statusCode": 402}
+        )
+        assert failed.value.partial is not None
+        assert failed.value.partial.stop_reason == "error"
+        agent.finish({"name": "MessageAbortedError"})
+        with pytest.raises(OpenCodeCancelledError):
+            await session.send("y")
+
+
+async def test_a_prompt_that_is_refused_says_why(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+
+    async def refuse(call: Any, session: str) -> Json:
+        await trio.sleep(0.1)
+        error = {"name": "UnknownError", "data": {"message": "no such agent"}}
+        agent.server.say(fake.event("session.error", sessionID=session, error=error))
+        raise OpenCodeServerError("500, see the log", status_code=500)
+
+    agent.server.routes[r"POST /session/(\w+)/message"] = refuse
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeTurnError, match="no such agent"):
+            await session.send("x")
+
+
+async def test_a_lost_answer_is_looked_up(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    answer = agent.server.routes[r"POST /session/(\w+)/message"]
+    attempts = 0
+
+    async def lose(call: Any, session: str) -> Json:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise OpenCodeServerError("broken before it arrived")
+        await answer(call, session)
+        raise OpenCodeServerError("broken on the way back")
+
+    agent.server.routes[r"POST /session/(\w+)/message"] = lose
+    async with talking(agent) as (session, _):
+        agent.finish()
+        result = await session.send("x")
+    assert (result.final_text, attempts, agent.prompts) == ("answer to x", 2, ["x"])
+
+
+async def test_a_server_that_ends_fails_its_turns_at_once(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    async with talking(agent) as (session, link):
+        with pytest.raises(OpenCodeServerError, match="killed") as failed:
+            async with session.stream("x") as turn:
+                await settled()
+                agent.server.say(
+                    fake.part(ROOT, "msg_z", "prt_1", "text", text="so far", time={"start": 1})
+                )
+                await settled()
+                started = trio.current_time()
+                link.fail(OpenCodeServerError("killed", stderr="tail"))
+                async for event in turn:
+                    assert not isinstance(event, SessionIdle)
+        assert trio.current_time() - started < 1
+        assert failed.value.partial is not None
+        assert failed.value.partial.text == "so far"
+        assert failed.value.stderr == "tail"
+
+
+async def test_an_unknown_subagent_that_asks_is_looked_up(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    asked: list[Any] = []
+    family = {"ses_c": "ses_b", "ses_b": ROOT, "ses_x": ""}
+    async with talking(agent, Handlers(lambda request: asked.append(request) or "once")) as (
+        session,
+        _,
+    ):
+        agent.server.routes[r"GET /session/(\w+)"] = lambda call, name: {
+            "id": name,
+            "agent": "explore",
+            **({"parentID": family[name]} if family.get(name) else {}),
+        }
+        async with session.stream("x") as turn:
+            await settled()
+            for number, name in enumerate(("ses_c", "ses_x")):
+                ask = {**ASK, "id": f"per_{number}", "sessionID": name}
+                agent.server.say(fake.event("permission.asked", **ask))
+            await settled(5)
+            agent.finish()
+            await turn.wait()
+    (request,) = asked
+    assert (request.session_id, request.parent_id, request.depth) == ("ses_c", "ses_b", 2)
+    assert request.agent == "explore"
+
+
+async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    asked: list[PermissionAsked] = []
+    async with talking(agent, Handlers(lambda request: asked.append(request) or "once")) as (
+        session,
+        _,
+    ):
+        async with session.stream("x") as turn:
+            await settled()
+            agent.server.routes["GET /permission"] = lambda call: [
+                ASK,
+                {**ASK, "id": "per_2", "sessionID": "ses_other"},
+            ]
+            agent.server.hang_up()
+            await settled(5)
+            assert [request.request_id for request in asked] == ["per_1"]
+            agent.finish()
+            await turn.wait()
+        assert turn.result.final_text == "answer to x"
