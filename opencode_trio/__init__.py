@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opencode_trio._agent import (
         Agent,
-        AgentTask,
         Outcome,
     )
     from opencode_trio._binary import (
@@ -43,6 +42,10 @@ if TYPE_CHECKING:
     )
     from opencode_trio._surroundings import (
         build_env,
+    )
+    from opencode_trio._task import (
+        AgentOptions,
+        AgentTask,
     )
     from opencode_trio._timeout import (
         OpenCodeTimeoutError,
@@ -149,7 +152,7 @@ __version__ = "0.1.0.dev0"
 # A name is imported when it is first asked for: a program that runs agents does not pay for
 # servers, and one that only reads events pays for neither.
 _HOMES = {
-    "_agent": "Agent AgentTask Outcome",
+    "_agent": "Agent Outcome",
     "_binary": "resolve_binary",
     "_budget": "Budget Spending limit_spending",
     "_command": "build_argv",
@@ -158,6 +161,7 @@ _HOMES = {
     "_run": "Run",
     "_run_wire": "parse_event_line",
     "_surroundings": "build_env",
+    "_task": "AgentOptions AgentTask",
     "_timeout": "OpenCodeTimeoutError",
     "_turn": "StopReason",
     "_turns": "Turn",
@@ -209,6 +213,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Agent",
+    "AgentOptions",
     "AgentSnapshot",
     "AgentTask",
     "AskRequest",

@@ -182,6 +182,8 @@ def _explain(response: httpx.Response, answer: object) -> str:
     if response.is_success:
         # An unknown route is answered 200 with the page of opencode's web interface.
         kind = response.headers.get("content-type") or "nothing"
+        if "json" in kind:
+            return "an answer that breaks off, or is no JSON: the server failed in the midst of it"
         return f"answered with {kind} instead of JSON: this server has no such route"
     return failure_text(response.status_code, answer)
 
@@ -191,7 +193,16 @@ def _mapped_errors(what: str, url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.RequestError, httpx.InvalidURL) as exc:
-        reason = str(exc) or type(exc).__name__
-        raise OpenCodeServerError(f"{what}: no answer from {url}: {reason}") from exc
+        raise OpenCodeServerError(f"{what}: no answer from {url}: {_reason(exc)}") from exc
     except UnexpectedAnswerError as exc:
-        raise OpenCodeServerError(f"{what}: {exc}") from exc
+        raise OpenCodeServerError(f"{what}: {exc}", status_code=200) from exc
+
+
+def _reason(error: BaseException) -> str:
+    """Find the words for a failure, which for a bad certificate lie some causes deep."""
+    at: BaseException | None = error
+    while at is not None:
+        if text := str(at):
+            return text
+        at = at.__cause__ or at.__context__
+    return type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -49,6 +50,7 @@ class Link:
         tasks: where work runs that no caller's cancellation may interrupt.
         cfg: what it was started with; ``None`` if somebody else started it.
         end: ends the server at once; ``None`` if it is not ours to end.
+        log_tail: reads the end of its log; ``None`` likewise.
         pid: its process; ``None`` likewise.
     """
 
@@ -60,6 +62,7 @@ class Link:
         tasks: trio.Nursery,
         cfg: RunConfig | None = None,
         end: Callable[[], None] | None = None,
+        log_tail: Callable[[], str] | None = None,
         pid: int | None = None,
     ) -> None:
         self.api = api
@@ -72,6 +75,7 @@ class Link:
         self.failure: OpenCodeServerError | None = None
         """Why, then."""
         self._end = end
+        self._log_tail = log_tail
         self._tasks = tasks
         self._warm: dict[str, _Warming] = {}
         self.bus.on_stray(self._adopt)
@@ -93,6 +97,8 @@ class Link:
             except OpenCodeServerError as exc:
                 if exc.status_code is None and await self._is_gone():
                     raise self.fallen() from exc
+                if exc.status_code == 500 and (text := await self._true_text(exc)):
+                    raise OpenCodeServerError(text, status_code=500) from exc
                 pause = next(pauses, None) if exc.status_code is None else None
                 if pause is None:
                     raise
@@ -167,6 +173,17 @@ class Link:
             self.fail(OpenCodeServerError(f"the server was ended: {why}"))
             self._end()
 
+    async def _true_text(self, error: OpenCodeServerError) -> str | None:
+        """Find the text of a failure, for which the answer has but a reference to the log."""
+        reference = re.search(r"log reference (\w+)", error.args[0])
+        if reference is None or self._log_tail is None:
+            return None
+        await trio.sleep(LOG_IS_WRITTEN_S)
+        said = re.search(rf'ref={reference[1]} error="((?:[^"\\]|\\.)*)"', self._log_tail())
+        if said is None:
+            return None
+        return f"{error.args[0]}: " + str(said[1]).replace('\\"', '"')
+
     async def _is_gone(self) -> bool:
         """Say whether a broken connection was the server's end: its exit is known a moment later."""
         if self._end is not None:
@@ -182,6 +199,9 @@ def copied(error: OpenCodeServerError) -> OpenCodeServerError:
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)
 """Between tries to reach a server: a proxy that restarts takes a second or two."""
+
+LOG_IS_WRITTEN_S = 0.05
+"""From an error's answer to its line in the log, with a margin."""
 
 EXIT_IS_KNOWN_S = 0.5
 """From the loss of a server's connections to the news of its exit, through the warden: a tenth of

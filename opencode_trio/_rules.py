@@ -11,8 +11,9 @@ from typing import Any
 
 import attrs
 
-from opencode_trio._json import Json
+from opencode_trio._json import Json, objects_of
 from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeServerError
 
 EDITORS = frozenset({"write", "edit", "patch", "multiedit", "apply_patch"})
 """The tools whose permission opencode calls ``edit``."""
@@ -50,6 +51,23 @@ def _tool_rules(tools: Mapping[str, Any]) -> list[Json]:
         for name, on in tools.items()
         if isinstance(on, bool)
     ]
+
+
+def check_taken(record: Json, rules: Sequence[Json]) -> None:
+    """See that a session has the rules that it was given: old releases pass over them.
+
+    Args:
+        record: the server's record of the session, after it was given the rules.
+        rules: the rules.
+
+    Raises:
+        OpenCodeServerError: it does not have them.
+    """
+    if rules and objects_of(record.get("permission"))[-len(rules) :] != list(rules):
+        raise OpenCodeServerError(
+            "this opencode does not take permission rules here; give them to the server, or use a "
+            "newer opencode"
+        )
 
 
 @attrs.define

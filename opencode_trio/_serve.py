@@ -108,7 +108,13 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
                 open_background() as tasks,
             ):
                 link = Link(
-                    api, url=url, tasks=tasks, cfg=plan.cfg, end=child.let_go, pid=child.pid
+                    api,
+                    url=url,
+                    tasks=tasks,
+                    cfg=plan.cfg,
+                    pid=child.pid,
+                    end=child.let_go,
+                    log_tail=lambda: child.stderr_tail,
                 )
                 tasks.start_soon(_discard_output, child)
                 tasks.start_soon(link.bus.run)

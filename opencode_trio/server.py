@@ -20,7 +20,7 @@ from opencode_trio._endpoints import Call
 from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
-from opencode_trio._rules import SessionRules, session_rules
+from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
 from opencode_trio._workspace import StrPath, checked_workspace
@@ -221,6 +221,7 @@ class OpenCodeServer:
             record = await self._create(self._directory(workspace), title, rules)
         else:
             record = await self._resume(session_id, fork, rules)
+        check_taken(record, rules)
         plan = SessionPlan(
             link=self._link,
             record=record,

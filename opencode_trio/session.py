@@ -19,7 +19,7 @@ from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, object_of, objects_of, text_of, text_or_none_of
 from opencode_trio._link import Link
 from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
-from opencode_trio._rules import SessionRules
+from opencode_trio._rules import SessionRules, check_taken
 from opencode_trio._stored import StoredTurn
 from opencode_trio._structured import (
     ASK_AGAIN,
@@ -386,7 +386,8 @@ class Session:
                     self._turn = turn
                     yield turn
             finally:
-                if turn is not None:  # cancelled before it began
+                self._turn = None
+                if turn is not None:  # else cancelled before it began
                     self._latest = turn.latest_message_id
                     self._plan.on_result(turn.result)
 
@@ -422,7 +423,7 @@ class Session:
         rules = self._plan.rules
         agent = await self._agent_rules(settings.cfg.agent) if rules.needs_agent else []
         if wanted := rules.to_add(settings.rules, agent):
-            await self._call(endpoints.add_rules(self._id, wanted))
+            check_taken(await self._call(endpoints.add_rules(self._id, wanted)), wanted)
             rules.added(wanted)
 
     async def _agent_rules(self, agent: str | None) -> Sequence[Json]:

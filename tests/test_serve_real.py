@@ -359,8 +359,13 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
             assert (await session.send("length")).stop_reason == "length"
             assert (await session.send("filter")).stop_reason == "content_filter"
             assert (await session.send("empty")).stop_reason == "empty"
+            # The releases between took a broken stream for the end.
+            old = (1, 14) <= tuple(map(int, server.version.split(".")[:2])) < (1, 18)
+            if old:
+                with pytest.raises(OpenCodeServerError, match="in the middle"):
+                    await session.send("broken")
             for prompt, options, limit in (
-                ("broken", {}, "unknown_finishes"),
+                *([] if old else [("broken", {}, "unknown_finishes")]),
                 ("loop", {"max_steps": 3}, "max_steps"),
                 ("loop", {"max_cost_usd": 0.0003}, "max_cost_usd"),
                 ("late", {}, "max_retry_wait_s"),
@@ -374,10 +379,12 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
                 assert model.open_requests == 0
                 assert (await session.send("next")).final_text == "next", prompt
             assert model.requests
-            # What cannot run at all says why.
-            with pytest.raises(OpenCodeTurnError, match="nope"):
+            # What cannot run at all says why (1.2 does not know why).
+            ancient = server.version.startswith("1.2.")
+            failure = OpenCodeServerError if ancient else OpenCodeTurnError
+            with pytest.raises(failure, match=None if ancient else "nope"):
                 await session.send("next", model="scripted/nope")
-            with pytest.raises(OpenCodeTurnError, match="nobody"):
+            with pytest.raises(failure, match=None if ancient else "nobody"):
                 await session.send("next", agent="nobody")
             assert (await session.send("next")).final_text == "next"
             # What belongs to the server is not a turn's to change.
@@ -392,6 +399,10 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
                 pass
         with pytest.raises(OpenCodeServerError, match="no such route"):
             await server.request("GET", "/no/such/route")
+        # Of an "unexpected error" the answer has but a reference; the text is in the log.
+        text = 'Expected a string starting with "ses"' if server.version >= "1.15" else "400"
+        with pytest.raises(OpenCodeServerError, match=text):
+            await server.request("GET", "/session/abc")
         assert (await server.request("GET", "/global/health"))["healthy"]
 
 
@@ -625,12 +636,18 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
         async with server.open_session() as session:
             everything = (await session.send("list")).final_text.split(",")
             assert {"bash", "write", "todowrite"} <= set(everything)
-            fewer = await session.send("list", run_cfg=RunConfig(tools={"bash": False}))
-            assert set(everything) - set(fewer.final_text.split(",")) == {"bash"}
+            without = RunConfig(tools={"bash": False})
+            if server.version.startswith("1.2."):  # knows no such thing, and we say so
+                with pytest.raises(OpenCodeServerError, match="permission rules"):
+                    await session.send("list", run_cfg=without)
+            else:
+                fewer = await session.send("list", run_cfg=without)
+                assert set(everything) - set(fewer.final_text.split(",")) == {"bash"}
             assert (await session.send("list")).final_text.split(",") == everything
         async with server.open_session(run_cfg=RunConfig(permission={"bash": "deny"})) as session:
             allowed = (await session.send("list")).final_text.split(",")
-            assert set(everything) - set(allowed) == {"bash"}
+            if not server.version.startswith("1.2."):  # which refuses, but only when it is called
+                assert set(everything) - set(allowed) == {"bash"}
 
         async with server.open_session() as session:
             assert (await session.send("system", system="Be terse.")).final_text == "yes"
