@@ -1,0 +1,245 @@
+"""What agents have spent, and what they may spend.
+
+Budgets nest: what is spent in one counts in all around it, and the first that is exceeded stops the
+agents below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import attrs
+
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeLimitError
+from opencode_trio.events import Event, MessageUpdated, StepFinished, TokenUsage
+from opencode_trio.results import RunResult
+
+
+@attrs.frozen
+class Spending:
+    """What has been spent, of whole session trees."""
+
+    cost_usd: float = 0.0
+    """US dollars, as opencode prices the models."""
+    tokens: int = 0
+    """All that providers bill: prompts, answers, thinking, and the cache."""
+    unpriced_tokens: int = 0
+    """Those of `tokens` that opencode knows no price for, or which are free; it does not say which.
+    While this is not 0, `cost_usd` is what is *known* to have been spent."""
+
+    def __add__(self, other: Spending) -> Spending:
+        return Spending(
+            self.cost_usd + other.cost_usd,
+            self.tokens + other.tokens,
+            self.unpriced_tokens + other.unpriced_tokens,
+        )
+
+    def __sub__(self, other: Spending) -> Spending:
+        return self + Spending(-other.cost_usd, -other.tokens, -other.unpriced_tokens)
+
+
+def spending_of(cost_usd: float, tokens: TokenUsage) -> Spending:
+    """Return what one message took."""
+    return Spending(cost_usd, tokens.total, 0 if cost_usd else tokens.total)
+
+
+@attrs.frozen
+class Excess:
+    """A limit that is reached."""
+
+    limit: str
+    """``max_cost_usd`` or ``max_tokens``."""
+    allowed: float
+    spent: float
+
+    def error(self, what: str, partial: RunResult | None = None) -> OpenCodeLimitError:
+        """Say it as an error; `what` came of it."""
+        text = f"{what}: {self.spent:g} were spent, {self.limit}={self.allowed:g}"
+        return OpenCodeLimitError(text, limit=self.limit, allowed=self.allowed, partial=partial)
+
+
+@attrs.define(eq=False)
+class _Level:
+    """One budget by itself."""
+
+    limits: Sequence[tuple[str, float]]
+    soft: float
+    spent: Spending = attrs.field(factory=Spending)
+    watchers: list[Callable[[Excess], None]] = attrs.field(factory=list)
+
+    def excess(self) -> Excess | None:
+        """Return the limit that is passed."""
+        found = (e for e in self._all() if e.spent > e.allowed)
+        return next(found, None)
+
+    def refusal(self) -> Excess | None:
+        """Return the limit whose soft share is reached."""
+        found = (e for e in self._all() if e.spent >= e.allowed * self.soft)
+        return next(found, None)
+
+    def tell(self) -> None:
+        if (excess := self.excess()) is not None:
+            for watcher in list(self.watchers):
+                watcher(excess)
+
+    def _all(self) -> Iterator[Excess]:
+        spent = {"max_cost_usd": self.spent.cost_usd, "max_tokens": self.spent.tokens}
+        return (Excess(name, allowed, spent[name]) for name, allowed in self.limits)
+
+
+class Budget:
+    """What may be spent together.
+
+    Args:
+        max_cost_usd: US dollars; ``None`` is no limit.
+        max_tokens: tokens, likewise.
+        soft: the share of a limit from which on no new agent is started.
+        parent: the budget that this one counts in, too.
+
+    Raises:
+        OpenCodeConfigError: a limit cannot be one.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_cost_usd: float | None = None,
+        max_tokens: int | None = None,
+        soft: float = 1.0,
+        parent: Budget | None = None,
+    ) -> None:
+        limits = {"max_cost_usd": max_cost_usd, "max_tokens": max_tokens}
+        for name, value in (limits | {"soft": soft}).items():
+            _check(name, value)
+        given = [(name, value) for name, value in limits.items() if value is not None]
+        self.max_cost_usd = max_cost_usd
+        self.max_tokens = max_tokens
+        self._own = _Level(given, soft)
+        outer = parent._levels if parent is not None else ()  # noqa: SLF001 - of the same class
+        self._levels: tuple[_Level, ...] = (self._own, *outer)
+
+    def __repr__(self) -> str:
+        limits = f"max_cost_usd={self.max_cost_usd}, max_tokens={self.max_tokens}"
+        return f"<{type(self).__name__} {limits}, {self.spent}>"
+
+    @property
+    def spent(self) -> Spending:
+        """What has been spent in it so far, budgets inside it included."""
+        return self._own.spent
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more has been spent than this budget, or one around it, allows."""
+        return self.excess() is not None
+
+    def excess(self) -> Excess | None:
+        """Return the limit that is exceeded, here or further out."""
+        return next(filter(None, (level.excess() for level in self._levels)), None)
+
+    def refusal(self) -> Excess | None:
+        """Return the limit that keeps new agents from starting, here or further out."""
+        return next(filter(None, (level.refusal() for level in self._levels)), None)
+
+    def charge(self, more: Spending) -> None:
+        """Count, here and further out; tell who watches a budget that is now exceeded."""
+        for level in self._levels:
+            level.spent += more
+        for level in self._levels:
+            level.tell()
+
+    @contextmanager
+    def watched(self, watcher: Callable[[Excess], None]) -> Iterator[None]:
+        """Have `watcher` called when this budget, or one around it, is exceeded.
+
+        It may be called more than once.
+        """
+        for level in self._levels:
+            level.watchers.append(watcher)
+        try:
+            yield
+        finally:
+            for level in self._levels:
+                level.watchers.remove(watcher)
+
+
+class Meter:
+    """Counts what a session takes, while its turns run.
+
+    A message is told several times, so it counts under its id, and the last word replaces those
+    before.  When a turn has ended, its result has the last word.
+
+    Args:
+        charge: told what has come in addition.
+    """
+
+    def __init__(self, charge: Callable[[Spending], None]) -> None:
+        self._charge = charge
+        self._turn: dict[str, Spending] = {}
+        self._former = Spending()
+        self._charged = Spending()
+
+    def take(self, event: Event) -> None:
+        """Take an event of the session's tree."""
+        match event:
+            case (
+                StepFinished(message_id=str(message))
+                | MessageUpdated(message_id=str(message), role="assistant", is_complete=True)
+            ):
+                self._turn[message] = spending_of(event.cost, event.tokens)
+                self._tell(sum(self._turn.values(), self._former))
+
+    def settle(self, result: RunResult) -> None:
+        """Take the result of the turn that was running."""
+        live = sum(self._turn.values(), Spending())
+        tokens = result.token_usage.total
+        unpriced = min(live.unpriced_tokens, tokens) if result.total_cost else tokens
+        self._former += Spending(result.total_cost, tokens, unpriced)
+        self._turn.clear()
+        self._tell(self._former)
+
+    def _tell(self, now: Spending) -> None:
+        more, self._charged = now - self._charged, now
+        if more != Spending():
+            self._charge(more)
+
+
+_current: ContextVar[Budget | None] = ContextVar("opencode_trio_budget", default=None)
+
+
+@contextmanager
+def limit_spending(
+    *, max_cost_usd: float | None = None, max_tokens: int | None = None, soft: float = 1.0
+) -> Iterator[Budget]:
+    """Let all swarms that are opened in the block spend no more than this together.
+
+    Like cancel scopes these nest, and reach into the tasks started in the block.  Agents that run
+    when a limit is exceeded are cancelled, and end with `OpenCodeLimitError`.
+
+    Args:
+        max_cost_usd: US dollars.  A model without a known price costs 0 here; see
+            `Spending.unpriced_tokens`, and set `max_tokens`.
+        max_tokens: tokens.
+        soft: the share of a limit from which on no new agent is started.
+    """
+    budget = Budget(
+        max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft, parent=_current.get()
+    )
+    with inside(budget):
+        yield budget
+
+
+@contextmanager
+def inside(budget: Budget) -> Iterator[None]:
+    """Have budgets that are made in the block count in this one."""
+    token = _current.set(budget)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def _check(name: str, value: float | None) -> None:
+    if value is not None and (isinstance(value, bool) or not value > 0):  # nor is NaN
+        raise OpenCodeConfigError(f"{name}: expected a positive number, got {value!r}")

@@ -1,0 +1,140 @@
+"""How a swarm stands, for somebody to watch: the newest state, never a queue of old ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import attrs
+import trio
+
+from opencode_trio._agent import OVER, Agent, AgentStatus
+from opencode_trio._budget import Spending
+
+
+@attrs.frozen(kw_only=True)
+class AgentSnapshot:
+    """How an agent stands."""
+
+    name: str
+    status: AgentStatus
+    session_id: str | None = None
+    tool: str | None = None
+    """The tool that runs."""
+    asks: int = 0
+    """How many of its requests wait for a human."""
+    is_retrying: bool = False
+    """Whether it waits for a provider."""
+    steps: int = 0
+    """Requests to the model that were finished."""
+    spent: Spending = attrs.field(factory=Spending)
+    attempts: int = 0
+    elapsed_s: float = 0.0
+    """Seconds since it was started, waiting for others not included."""
+    error: str | None = None
+    """Why it failed."""
+
+
+@attrs.frozen(kw_only=True)
+class SwarmSnapshot:
+    """How a swarm stands."""
+
+    agents: tuple[AgentSnapshot, ...] = ()
+    """In the order in which they were started."""
+    spent: Spending = attrs.field(factory=Spending)
+    elapsed_s: float = 0.0
+    """Seconds since the swarm was opened."""
+
+    @property
+    def count(self) -> Mapping[AgentStatus, int]:
+        """How many agents there are of each status."""
+        return Counter(agent.status for agent in self.agents)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all agents that were started are over."""
+        return all(agent.status in OVER for agent in self.agents)
+
+
+def snapshot_of(agent: Agent) -> AgentSnapshot:
+    """Take down how an agent stands."""
+    error = agent.outcome.error if agent.outcome else None
+    return AgentSnapshot(
+        name=agent.name,
+        status=agent.status,
+        session_id=agent.session_id,
+        tool=agent.activity.tool,
+        asks=agent.activity.asks,
+        is_retrying=agent.activity.is_retrying,
+        steps=agent.activity.steps,
+        spent=agent.spent,
+        attempts=agent.attempts,
+        elapsed_s=agent.elapsed_s,
+        error=None if error is None else f"{type(error).__name__}: {error}",
+    )
+
+
+class Bell:
+    """Tells any number of watchers that something has changed; who rings never waits."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+        self.is_closed = False
+        self._watchers = trio.lowlevel.ParkingLot()
+
+    def ring(self) -> None:
+        """Say that there is something new."""
+        self.rings += 1
+        self._watchers.unpark_all()
+
+    def close(self) -> None:
+        """Say that nothing more will come."""
+        self.is_closed = True
+        self._watchers.unpark_all()
+
+    async def wait(self, heard: int) -> None:
+        """Wait until it has rung more often than `heard`, or is closed."""
+        while self.rings == heard and not self.is_closed:
+            await self._watchers.park()
+
+
+class Updates(trio.abc.ReceiveChannel[SwarmSnapshot]):
+    """A swarm's newest state, whenever it has changed.
+
+    However slow the reader, nothing queues, and no agent waits: what was not read is out of date.
+    It ends when the swarm's block has been left, after the last state.
+    """
+
+    def __init__(self, bell: Bell, look: Callable[[], SwarmSnapshot], every_s: float) -> None:
+        self._bell = bell
+        self._look = look
+        self._every_s = every_s
+        self._heard = -1  # so that the first state comes at once
+        self._next = -math.inf
+        self._is_closed = False
+
+    async def receive(self) -> SwarmSnapshot:
+        """Wait until something is new, and for the time between two updates; return the state.
+
+        Raises:
+            trio.EndOfChannel: the swarm is over, and its last state was told.
+
+        **Cancellation**: loses nothing.
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.checkpoint()
+        await self._bell.wait(self._heard)
+        if self._bell.rings == self._heard:
+            raise trio.EndOfChannel
+        if not self._bell.is_closed:
+            await trio.sleep_until(self._next)
+        self._heard = self._bell.rings
+        self._next = trio.current_time() + self._every_s
+        return self._look()
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._is_closed = True
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,106 @@
+"""A git worktree for one agent: made from what is committed, removed when the block is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
+
+_log = logging.getLogger("opencode_trio")
+
+GOODBYE_S = 30.0
+"""For reading the changes and removing the worktree; a second in a large repository, and more only
+on a disk that does not answer."""
+
+_QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
+"""A checkout of ours is none that the repository's hooks know how to greet."""
+
+
+@asynccontextmanager
+async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> AsyncIterator[str]:
+    """Check out what is committed beside the repository that a directory is in.
+
+    Args:
+        directory: in the repository, or below; changes that are not committed stay there.
+        on_diff: told, when the block has been left, what was changed in the worktree, committed
+            or not, as a patch that ``git apply`` takes.  Ignored files are left out.
+
+    Yields:
+        The directory's counterpart in the worktree.
+
+    Raises:
+        OpenCodeConfigError: it is in no repository, or nothing is committed there.
+
+    **Cancellation**: removes the worktree, shielded, in at most `GOODBYE_S` seconds.
+    """
+    commit = await _asked(directory, "rev-parse", "--verify", "HEAD")
+    prefix = await _asked(directory, "rev-parse", "--show-prefix")
+    parent = _scratch_directory()
+    tree = parent / f"{Path(directory).name}-{parent.name[-8:]}"
+    try:
+        await _git(directory, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        (tree / prefix).mkdir(parents=True, exist_ok=True)  # git keeps no empty directories
+        yield str(tree / prefix)
+    finally:
+        with trio.move_on_after(GOODBYE_S, shield=True) as scope:
+            await _say_goodbye(directory, tree, commit, on_diff)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(lambda: shutil.rmtree(parent, ignore_errors=True))
+        if scope.cancelled_caught:
+            _log.error("git did not remove %s within %g s", tree, GOODBYE_S)
+
+
+def _scratch_directory() -> Path:
+    return Path(tempfile.mkdtemp(prefix="opencode-trio-worktree-")).resolve()
+
+
+async def _say_goodbye(
+    directory: str, tree: Path, commit: str, on_diff: Callable[[str], None]
+) -> None:
+    try:
+        # What is new must be known to git to be in the difference.
+        await _git(str(tree), "add", "--all", "--intent-to-add", ".")
+        on_diff(await _git(str(tree), "diff", "--binary", "--no-ext-diff", "--no-color", commit))
+    except OpenCodeError as exc:
+        _log.warning("what was changed in %s could not be read: %s", tree, exc)
+    try:
+        await _git(directory, "worktree", "remove", "--force", "--force", str(tree))
+    except OpenCodeError as exc:
+        _log.warning("the worktree %s could not be removed: %s", tree, exc)
+
+
+async def _asked(directory: str, *arguments: str) -> str:
+    try:
+        return (await _git(directory, *arguments)).removesuffix("\n")
+    except OpenCodeError as exc:
+        raise OpenCodeConfigError(f"worktree: of {directory!r} none can be made: {exc}") from exc
+
+
+async def _git(directory: str, *arguments: str) -> str:
+    """Run git; a name or content that is no UTF-8 survives in the answer."""
+    # Within a hook, say, these speak of another repository.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = await trio.run_process(
+            ["git", "-C", directory, *_QUIET, *arguments],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=env | {"LC_ALL": "C"},
+        )
+    except OSError as exc:
+        raise OpenCodeError(f"git cannot be started: {exc}") from exc
+    if done.returncode:
+        what = done.stderr.decode(errors="replace").strip()
+        raise OpenCodeError(f"git {arguments[0]}: {what or f'exit status {done.returncode}'}")
+    return done.stdout.decode(errors="surrogateescape")

@@ -1,0 +1,233 @@
+"""`open_swarm`: a nursery for agents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Unpack
+
+import trio
+
+from opencode_trio._agent import Agent, Outcome
+from opencode_trio._budget import Budget, Spending, limit_spending
+from opencode_trio._pool import Source, open_pool
+from opencode_trio._runner import Common, Runner, provider_of
+from opencode_trio._task import AgentOptions, AgentTask, Work
+from opencode_trio._together import Together, task_of
+from opencode_trio._turnstile import Ticket, Turnstile
+from opencode_trio._updates import Bell, SwarmSnapshot, Updates, snapshot_of
+from opencode_trio._workspace import StrPath
+from opencode_trio.asks import PermissionCallback, QuestionCallback
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError
+from opencode_trio.events import Event
+
+_log = logging.getLogger("opencode_trio")
+
+UPDATE_S = 0.1
+"""Between two updates, unless asked otherwise: more a human cannot read."""
+
+
+class Swarm(Together):
+    """A nursery for agents; see `open_swarm`."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        nursery: trio.Nursery,
+        budget: Budget,
+        bell: Bell,
+        collects: bool,
+    ) -> None:
+        self.budget = budget
+        """What it may spend, and has spent."""
+        self._runner = runner
+        self._nursery = nursery
+        self._collects = collects
+        self._agents: list[Agent] = []
+        self.bell = bell
+        self._opened = trio.current_time()
+        self._refused: list[tuple[int, Exception]] = []
+
+    def __repr__(self) -> str:
+        over = sum(agent.outcome is not None for agent in self._agents)
+        return f"<Swarm, {over} of {len(self._agents)} agents are over>"
+
+    # --- agents -------------------------------------------------------------------------------
+
+    def start_soon(
+        self, work: Work | AgentTask, *args: Any, **options: Unpack[AgentOptions]
+    ) -> Agent:
+        """Start an agent, as soon as there is a place for it.
+
+        Args:
+            work: a prompt; or an async function, which gets a session and may do anything with it;
+                or an `AgentTask`.
+            *args: what the function gets beside the session.
+            **options: see `AgentOptions`.
+
+        Returns:
+            The agent, to be awaited, cancelled, or left alone.
+
+        Raises:
+            OpenCodeConfigError: an option cannot be right.
+        """
+        return self.start(task_of(work, args, options))
+
+    @property
+    def agents(self) -> Sequence[Agent]:
+        """All agents so far, in the order in which they were started."""
+        return tuple(self._agents)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return what came of the agents that are over, in the order in which they were started."""
+        return [agent.outcome for agent in self._agents if agent.outcome is not None]
+
+    @property
+    def spent(self) -> Spending:
+        """What they have spent so far."""
+        return self.budget.spent
+
+    # --- to watch -------------------------------------------------------------------------------
+
+    def snapshot(self) -> SwarmSnapshot:
+        """Take down how it stands."""
+        return SwarmSnapshot(
+            agents=tuple(map(snapshot_of, self._agents)),
+            spent=self.spent,
+            elapsed_s=trio.current_time() - self._opened,
+        )
+
+    def updates(self, *, every_s: float = UPDATE_S) -> Updates:
+        """Watch it: iterate over its newest states.
+
+        Args:
+            every_s: at least so many seconds lie between two of them.
+        """
+        return Updates(self.bell, self.snapshot, every_s)
+
+    # --- the way of an agent --------------------------------------------------------------------
+
+    def start(self, task: AgentTask, *, tolerated: bool = False) -> Agent:
+        """Start an agent whose failure may be no failure of the swarm."""
+        task = self._runner.common.laid_under(task)
+        directory = self._runner.pool.directory(task.workspace)
+        agent = Agent(
+            len(self._agents) + 1,
+            task,
+            budget=self.budget,
+            changed=self.bell.ring,
+            keep_events=self._runner.common.keep_events,
+        )
+        ticket = self._runner.turnstile.queue(provider_of(task))
+        self._nursery.start_soon(self._live, agent, ticket, directory, tolerated, name=agent.name)
+        self._agents.append(agent)
+        self.bell.ring()
+        return agent
+
+    async def _live(
+        self, agent: Agent, ticket: Ticket, directory: str | None, tolerated: bool
+    ) -> None:
+        await self._runner.run(agent, ticket, directory)
+        # No checkpoint from here on: who waits for the agent must find the swarm cancelled.
+        if not tolerated and not self._collects:
+            self._raise_failure(agent)
+
+    def _raise_failure(self, agent: Agent) -> None:
+        outcome = agent.outcome
+        if outcome is None or outcome.error is None or outcome.status != "failed":
+            return
+        if outcome.attempts > 0:
+            raise outcome.error
+        # It was not let in, for a budget: those who are in may finish.
+        self._refused.append((agent.number, outcome.error))
+
+    def raise_refusals(self) -> None:
+        """Raise why agents were not let in, if any were not."""
+        if self._refused:
+            errors = [error for _, error in sorted(self._refused, key=lambda pair: pair[0])]
+            raise ExceptionGroup("agents were not started", errors)
+
+
+@asynccontextmanager
+async def open_swarm(
+    source: Source,
+    *,
+    limit: int = 16,
+    per_provider: Mapping[str, int] | None = None,
+    max_cost_usd: float | None = None,
+    max_tokens: int | None = None,
+    soft: float = 1.0,
+    on_failure: Literal["cancel", "collect"] = "cancel",
+    workspace: StrPath | None = None,
+    run_cfg: RunConfig | None = None,
+    on_permission: PermissionCallback | None = None,
+    on_question: QuestionCallback | None = None,
+    on_event: Callable[[Agent, Event], None] | None = None,
+    keep_events: bool = False,
+) -> AsyncIterator[Swarm]:
+    """Open a nursery for agents: leaving the block waits for all of them.
+
+    An agent that starts others in its own swarm and waits for them keeps its place meanwhile;
+    one that opens a swarm of its own does not get in its own way.
+
+    Args:
+        source: a client, which opens servers as needed: one for each configuration that cannot be
+            shared, replaced when it is worn out or has crashed; or a server; or several, over
+            which the agents are spread.
+        limit: the most agents at once.
+        per_provider: the most at once by provider, as the agents' ``run_cfg.model`` names it.
+        max_cost_usd: the most US dollars, over all session trees; beyond, running agents are
+            cancelled.  What opencode has no price for counts 0, see `Spending.unpriced_tokens`.
+        max_tokens: the most tokens, likewise.
+        soft: the share of these limits from which on no new agent is started.
+        on_failure: ``cancel`` the others when an agent fails, as a nursery does; or ``collect``
+            all outcomes and raise nothing for agents.
+        workspace: the directory of agents that name none.
+        run_cfg: the settings of agents that have none.
+        on_permission: answers requests for permission; without it they are refused at once.
+        on_question: answers questions, likewise.
+        on_event: told each event of each agent; must not wait.  If it raises, that agent fails.
+        keep_events: keep the wire's records in results; of many agents they are a lot.
+
+    Raises:
+        ExceptionGroup: as a nursery does: what agents failed with (each has a note that names the
+            agent and its session), and what the block raised.
+
+    **Cancellation**: aborts all agents, and waits until they have stopped.
+    """
+    if on_failure not in {"cancel", "collect"}:
+        raise OpenCodeConfigError(f"on_failure: expected cancel or collect, got {on_failure!r}")
+    common = Common(
+        workspace=workspace,
+        run_cfg=run_cfg,
+        on_permission=on_permission,
+        on_question=on_question,
+        keep_events=keep_events,
+        on_event=on_event,
+    )
+    turnstile = Turnstile(limit, per_provider or {})
+    bell = Bell()
+    async with open_pool(source) as pool:
+        with limit_spending(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft) as budget:
+            try:
+                async with trio.open_nursery() as nursery:
+                    swarm = Swarm(
+                        Runner(common, pool, turnstile),
+                        nursery=nursery,
+                        budget=budget,
+                        bell=bell,
+                        collects=on_failure == "collect",
+                    )
+                    yield swarm
+            finally:
+                bell.close()
+                _warn_of_unpriced(budget)
+    swarm.raise_refusals()
+
+
+def _warn_of_unpriced(budget: Budget) -> None:
+    if budget.max_cost_usd is not None and (unpriced := budget.spent.unpriced_tokens):
+        _log.warning("max_cost_usd did not count %d tokens: their price is not known", unpriced)

@@ -1,0 +1,131 @@
+"""A worktree for each agent: apart from each other, and gone in the end."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from opencode_trio._worktree import open_worktree
+from opencode_trio.errors import OpenCodeConfigError
+from opencode_trio.swarm import open_swarm
+from swarming import World
+
+
+def git(repository: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", repository, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    path = tmp_path / "repository"
+    (path / "sub").mkdir(parents=True)
+    (path / "sub" / "file").write_text("one\n")
+    (path / ".gitignore").write_text("build\n")
+    git(path, "init", "--quiet")
+    git(path, "add", ".")
+    git(path, "commit", "--quiet", "-m", "first")
+    (path / "sub" / "file").write_text("not committed\n")
+    return path
+
+
+async def test_changes_are_told_and_nothing_is_left(repository: Path) -> None:
+    diffs: list[str] = []
+    async with open_worktree(str(repository), diffs.append) as directory:
+        tree = Path(directory)
+        assert (tree / "sub" / "file").read_text() == "one\n"
+        (tree / "sub" / "file").write_text("two\n")
+        (tree / "new").write_bytes(b"\xff\0binary")
+        (tree / "build").write_text("ignored")
+        assert len(git(repository, "worktree", "list").splitlines()) == 2
+    assert not tree.parent.exists()
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    assert (repository / "sub" / "file").read_text() == "not committed\n"
+    [diff] = diffs
+    assert "build" not in diff
+    git(repository, "checkout", "--quiet", ".")
+    patch = repository.parent / "patch"
+    patch.write_text(diff, errors="surrogateescape")
+    git(repository, "apply", str(patch))
+    assert (repository / "sub" / "file").read_text() == "two\n"
+    assert (repository / "new").read_bytes() == b"\xff\0binary"
+
+
+async def test_what_was_committed_there_counts(repository: Path) -> None:
+    diffs: list[str] = []
+    async with open_worktree(str(repository / "sub"), diffs.append) as directory:
+        assert Path(directory).name == "sub"
+        Path(directory, "file").write_text("two\n")
+        git(Path(directory), "commit", "--quiet", "--all", "-m", "second")
+    assert "+two" in diffs[0]
+
+
+async def test_hooks_and_variables_of_an_outer_git_do_not_matter(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = repository / ".git" / "hooks" / "post-checkout"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    async with open_worktree(str(repository), lambda _: None) as directory:
+        assert Path(directory, "sub", "file").exists()
+
+
+async def test_cancelled(repository: Path) -> None:
+    diffs: list[str] = []
+    with trio.move_on_after(0.5):
+        async with open_worktree(str(repository), diffs.append) as directory:
+            Path(directory, "new").write_text("new\n")
+            await trio.sleep_forever()
+    assert not Path(directory).exists()
+    assert "+new" in diffs[0]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_worktree(str(repository), diffs.append):
+            pytest.fail("opened")
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+async def test_a_worktree_that_the_agent_destroyed(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_worktree(str(repository), lambda _: None) as directory:
+        Path(directory, ".git").unlink()
+    assert "could not be read" in caplog.text
+    assert not Path(directory).exists()
+
+
+async def test_where_there_is_no_repository(tmp_path: Path) -> None:
+    with pytest.raises(OpenCodeConfigError, match="worktree"):
+        async with open_worktree(str(tmp_path), lambda _: None):
+            pytest.fail("opened")
+    git(tmp_path, "init", "--quiet")
+    with pytest.raises(OpenCodeConfigError, match="worktree"):
+        async with open_worktree(str(tmp_path), lambda _: None):
+            pytest.fail("opened")
+
+
+async def test_agents_in_worktrees(repository: Path) -> None:
+    async def write(session: Any, text: str) -> None:
+        Path(session.directory, "answer").write_text(text)
+        await trio.sleep(0.1)
+
+    world = World()
+    async with open_swarm(world.server(), workspace=repository, on_failure="collect") as swarm:
+        for n in range(4):
+            swarm.start_soon(write, f"answer {n}\n", worktree=True)
+        swarm.start_soon(write, "no worktree\n")
+        swarm.start_soon(write, "", worktree=True, workspace=repository.parent)
+    outcomes = swarm.outcomes()
+    for n in range(4):
+        assert f"+answer {n}\n" in (outcomes[n].diff or "")
+    assert outcomes[4].diff is None
+    assert (repository / "answer").read_text() == "no worktree\n"
+    assert isinstance(outcomes[5].error, OpenCodeConfigError)
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
