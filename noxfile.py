@@ -23,6 +23,7 @@ import provide_opencode  # noqa: E402
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+SESSIONS_RUN_ON = ["1.2.27", "1.14.41", "1.15.13", "1.17.19", "1.18.33"]  # releases of opencode
 EVERYTHING = ".[testing,progress,structured]"
 
 NOT_ASYNC_RULES = {
@@ -98,6 +99,14 @@ def tests_on(session: nox.Session) -> None:
     """Run all tests on every supported Python that this machine has."""
     session.install("-e", EVERYTHING, *group("test"))
     run_tests(session)
+
+
+@nox.session(default=False)
+@nox.parametrize("version", SESSIONS_RUN_ON)
+def versions(session: nox.Session, version: str) -> None:
+    """Run the tests of servers and sessions on several releases of opencode."""
+    session.install("-e", EVERYTHING, *group("test"))
+    session.run("pytest", "tests/test_serve_real.py", env=provide(session, version))
 
 
 @nox.session(default=False)

@@ -29,6 +29,7 @@ server     _bus _http _link _serve
 session    _ask_desk _mailbox _options _stored _turns server session
 swarm      _agent _pool _runner _task _together _turnstile _updates swarm
 face       __init__ _own_session client testing
+face       _forecast _lines_view _table_view _wording progress
 """
 LAYERS: dict[str, set[str]] = {}
 for layer, *row in map(str.split, TABLE.strip().splitlines()):

@@ -379,9 +379,9 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
                 assert model.open_requests == 0
                 assert (await session.send("next")).final_text == "next", prompt
             assert model.requests
-            # What cannot run at all says why (1.2 does not know why).
+            # What cannot run at all says why (1.2 does not always know).
             ancient = server.version.startswith("1.2.")
-            failure = OpenCodeServerError if ancient else OpenCodeTurnError
+            failure = (OpenCodeTurnError, *([OpenCodeServerError] if ancient else []))
             with pytest.raises(failure, match=None if ancient else "nope"):
                 await session.send("next", model="scripted/nope")
             with pytest.raises(failure, match=None if ancient else "nobody"):
@@ -397,10 +397,12 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
         with pytest.raises(OpenCodeConfigError):
             async with server.open_session(session_id="abc"):
                 pass
-        with pytest.raises(OpenCodeServerError, match="no such route"):
+        # 1.2 asks opencode's own web site for what it does not know.
+        with pytest.raises(OpenCodeServerError, match=r"no such route|500"):
             await server.request("GET", "/no/such/route")
         # Of an "unexpected error" the answer has but a reference; the text is in the log.
-        text = 'Expected a string starting with "ses"' if server.version >= "1.15" else "400"
+        older = tuple(map(int, server.version.split(".")[:2])) < (1, 17)
+        text = "400|500" if older else 'Expected a string starting with "ses"'
         with pytest.raises(OpenCodeServerError, match=text):
             await server.request("GET", "/session/abc")
         assert (await server.request("GET", "/global/health"))["healthy"]
