@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import signal
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,27 +17,20 @@ from opencode_trio._guard import RunawayGuard
 from opencode_trio._json import text_of
 from opencode_trio._lines import MAX_LINE_BYTES, LineFramer, LineTooLongError
 from opencode_trio._process import Child, open_child
+from opencode_trio._run_end import AGENT_FALLBACK, end_of_run, failure_of_run, plain
 from opencode_trio._run_wire import parse_event_line, run_event
-from opencode_trio._turn import ANSWERED, OVER, RETURNED, StopReason
+from opencode_trio._turn import OVER, StopReason
 from opencode_trio.errors import (
-    OpenCodeCancelledError,
-    OpenCodeConfigError,
     OpenCodeError,
     OpenCodeLimitError,
     OpenCodeProcessError,
-    OpenCodeTurnError,
 )
-from opencode_trio.events import ErrorInfo, Event
+from opencode_trio.events import Event
 from opencode_trio.results import RunResult, result_of
 
 SETTLE_S = 10.0
 """How long opencode may take to exit once it has nothing left to do.  Usually that is half a second;
 open handles have kept it for ever."""
-
-AGENT_FALLBACK = re.compile(r'^! *agent "([^"]*)" .*[Ff]alling back to default agent', re.MULTILINE)
-"""What opencode says, on stderr alone, when it runs another agent than the one asked for."""
-
-COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @attrs.frozen
@@ -175,7 +166,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
             self._let_go_of_lingerer()
             await self._child.wait()
         self._settle(0 if self._outstayed else self._child.exit_code)
-        failure = verdict(self.result, self._fold.last_error)
+        failure = failure_of_run(self.result, self._fold.last_error)
         if failure is None:
             raise trio.EndOfChannel
         raise self._described(failure)
@@ -224,75 +215,7 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncIterator[
             run.leave()
 
 
-def plain(text: str) -> str:
-    """Take the colours out of what was meant for a terminal."""
-    return COLOURS.sub("", text)
-
-
 def _stop_wrong_agent(child: Child) -> None:
     # Said before the model is asked: end it while it has cost nothing.
     if AGENT_FALLBACK.search(plain(child.stderr_tail)):
         child.let_go()
-
-
-def end_of_run(fold: TurnFold, exit_code: int | None) -> StopReason:
-    """Name the end of a run that ended so.
-
-    What the events say stands, with one exception: an end without an answer may as well be a
-    crash.  It is none if opencode left in good order, with 0, or with 1 after an error of which
-    it had told.
-
-    Args:
-        fold: what the events say.
-        exit_code: ``None`` if it ran on when it was left.
-    """
-    stop = fold.stop_reason or "incomplete"
-    if stop in ANSWERED or stop not in RETURNED:
-        return stop
-    in_order = exit_code == 0 or (exit_code == 1 and fold.last_error is not None)
-    return stop if in_order else "incomplete"
-
-
-def verdict(result: RunResult, last_error: ErrorInfo | None) -> OpenCodeError | None:
-    """Decide whether a run that is over failed, and how.
-
-    The events have decided.  The exit status only describes a failure: it is 0 for a run that was
-    blocked, and 1 for one that recovered.
-    """
-    if found := AGENT_FALLBACK.search(result.stderr):
-        return OpenCodeConfigError(
-            f"RunConfig.agent: opencode has no primary agent {found[1]!r} and ran its default"
-        )
-    if result.stop_reason in RETURNED:
-        return None
-    if result.stop_reason == "cancelled":
-        return OpenCodeCancelledError("the turn was aborted")
-    if result.stop_reason == "error" and last_error is not None:
-        return _turn_error(last_error, result.stderr)
-    exit_code = result.exit_code or 0
-    if exit_code < 0:
-        how = f"was killed by {signal_name(-exit_code)}"
-    elif not result.events:
-        how = f"exited with status {exit_code} before the model was asked"
-    else:
-        how = f"exited with status {exit_code} in the middle of the turn"
-    return OpenCodeProcessError(f"opencode {how}", exit_code=exit_code)
-
-
-def signal_name(number: int) -> str:
-    """Name a signal; real-time ones have no name."""
-    names = {member.value: member.name for member in signal.Signals}
-    return names.get(number, f"signal {number}")
-
-
-def _turn_error(error: ErrorInfo, stderr: str) -> OpenCodeTurnError:
-    error = attrs.evolve(error, message=_true_message(error, stderr))
-    status = f" (HTTP {error.status_code})" if error.status_code else ""
-    return OpenCodeTurnError(f"{error.name}{status}: {error.message}", error=error)
-
-
-def _true_message(error: ErrorInfo, stderr: str) -> str:
-    """Find in the log what an event calls only an "unexpected error" with a reference."""
-    ref = text_of(dict(error.data), "ref")
-    found = re.search(rf'ref={re.escape(ref)} error="((?:[^"\\]|\\.)*)"', stderr) if ref else None
-    return found[1].replace('\\"', '"') if found else error.message

@@ -353,7 +353,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
             stop = "cancelled"  # some releases do not say so
         self._stop_reason = self._stop_reason or stop
         self._result = self._result_of(fold)
-        if (failure := verdict(stop, fold.last_error)) is not None:
+        if (failure := verdict(stop, fold.last_error, broken_off=_broken_off())) is not None:
             self._fail(failure)
 
     async def _explain(self, error: OpenCodeServerError) -> None:
@@ -432,6 +432,10 @@ class Turn(trio.abc.ReceiveChannel[Event]):
     def _result_of(self, fold: TurnFold) -> RunResult:
         duration = trio.current_time() - self._began
         return result_of(fold, stop_reason=self._stop_reason, duration_s=duration)
+
+
+def _broken_off() -> OpenCodeServerError:
+    return OpenCodeServerError("the server ended the turn in the middle of it")
 
 
 @asynccontextmanager

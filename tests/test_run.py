@@ -14,7 +14,8 @@ import trio
 from trio.testing import assert_checkpoints
 
 from opencode_trio._process import Child
-from opencode_trio._run import SETTLE_S, Run, RunPlan, end_of_run, plain
+from opencode_trio._run import SETTLE_S, Run, RunPlan
+from opencode_trio._run_end import end_of_run, plain
 from opencode_trio._run_wire import parse_event_line
 from opencode_trio.errors import (
     OpenCodeCancelledError,
