@@ -72,11 +72,13 @@ def provide(session: nox.Session, version: str | None = None) -> dict[str, str]:
 
 
 def run_tests(session: nox.Session) -> None:
+    # Two at a time, a file at a time: most of the real opencode's life is waiting, and a file's
+    # tests may share a server.
     env = provide(session)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    parallel = ["-n", "2", "--dist", "loadfile", "--cov", "--cov-report="]
+    session.run("pytest", *parallel, *session.posargs, env=env)
     if not session.posargs:  # of a part of the tests it tells nothing
-        session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -55,6 +56,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     the last test is over (this fixture, the first to be set up, is the last to be torn down) there
     must be no process and no scratch directory of the suite: else the suite has an error more.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A suite in the background of a shell is born deaf to Ctrl+C, and so would its children be.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     root = tmp_path_factory.mktemp("world")
     marker = f"{leftovers.VARIABLE}={uuid.uuid4()}"
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,7 @@ import opencode_trio
 TABLE = """
 core       _activity _budget asks config errors events results _structured
 core       _bus_wire _deltas _json _lines _parts _run_wire
-core       _fold _guard _live _reconcile _tree _tree_guard _turn _verdict
+core       _fold _guard _live _reconcile _run_end _tree _tree_guard _turn _verdict
 core       _checks _child_env _command _endpoints _host_config _ids _rules _schema _scopes
 processes  _background _binary _eventlog _files _group _isolation _keeper _process _run _scratch
 processes  _surroundings _timeout _warden _warden_host _workspace _worktree
@@ -29,7 +29,6 @@ server     _bus _http _link _serve
 session    _ask_desk _mailbox _options _stored _turns server session
 swarm      _agent _pool _runner _task _together _turnstile _updates swarm
 face       __init__ _own_session client testing
-face       _forecast _lines_view _table_view _wording progress
 """
 LAYERS: dict[str, set[str]] = {}
 for layer, *row in map(str.split, TABLE.strip().splitlines()):
