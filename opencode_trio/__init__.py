@@ -17,6 +17,10 @@ if TYPE_CHECKING:
         Agent,
         Outcome,
     )
+    from opencode_trio._agent_report import (
+        AgentReport,
+        Figures,
+    )
     from opencode_trio._binary import (
         resolve_binary,
     )
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
     )
     from opencode_trio._run_wire import (
         parse_event_line,
+    )
+    from opencode_trio._span import (
+        Span,
+        SpanKind,
     )
     from opencode_trio._surroundings import (
         build_env,
@@ -127,6 +135,9 @@ if TYPE_CHECKING:
         ToolStatus,
         UnknownEvent,
     )
+    from opencode_trio.report import (
+        Report,
+    )
     from opencode_trio.results import (
         RunResult,
         Teardown,
@@ -153,6 +164,7 @@ __version__ = "0.1.0.dev0"
 # servers, and one that only reads events pays for neither.
 _HOMES = {
     "_agent": "Agent Outcome",
+    "_agent_report": "AgentReport Figures",
     "_binary": "resolve_binary",
     "_budget": "Budget Spending limit_spending",
     "_command": "build_argv",
@@ -160,6 +172,7 @@ _HOMES = {
     "_own_session": "OpenCodeSession",
     "_run": "Run",
     "_run_wire": "parse_event_line",
+    "_span": "Span SpanKind",
     "_surroundings": "build_env",
     "_task": "AgentOptions AgentTask",
     "_timeout": "OpenCodeTimeoutError",
@@ -188,6 +201,7 @@ _HOMES = {
         SessionIdle SessionInfoEvent SessionRetrying SessionUpdated StepFinished StepStarted
         TextDelta TextPart TodoUpdated TokenUsage ToolPart ToolStatus UnknownEvent
     """,
+    "report": "Report",
     "results": """
         RunResult Teardown aggregate_run_result aggregate_server_result
         run_result_fuzzy_text
@@ -214,6 +228,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Agent",
     "AgentOptions",
+    "AgentReport",
     "AgentSnapshot",
     "AgentTask",
     "AskRequest",
@@ -223,6 +238,7 @@ __all__ = [
     "ErrorInfo",
     "ErrorReported",
     "Event",
+    "Figures",
     "Graces",
     "InstanceDisposed",
     "MessageUpdated",
@@ -256,6 +272,7 @@ __all__ = [
     "ReasoningDelta",
     "ReasoningPart",
     "Reject",
+    "Report",
     "Run",
     "RunConfig",
     "RunResult",
@@ -271,6 +288,8 @@ __all__ = [
     "SessionInfoEvent",
     "SessionRetrying",
     "SessionUpdated",
+    "Span",
+    "SpanKind",
     "Spending",
     "StepFinished",
     "StepStarted",

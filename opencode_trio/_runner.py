@@ -10,6 +10,7 @@ import attrs
 
 from opencode_trio._agent import Agent
 from opencode_trio._budget import inside
+from opencode_trio._history import History
 from opencode_trio._pool import Pool
 from opencode_trio._task import AgentTask
 from opencode_trio._timeout import time_limit
@@ -20,6 +21,7 @@ from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig, split_model
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 from opencode_trio.events import Event
+from opencode_trio.results import RunResult
 
 _log = logging.getLogger("opencode_trio")
 
@@ -39,6 +41,8 @@ class Common:
     """These hold where an agent has none of its own."""
     keep_events: bool = False
     on_event: Callable[[Agent, Event], None] | None
+    history: History
+    """What is kept of what they do."""
 
     def laid_under(self, task: AgentTask) -> AgentTask:
         """Fill in what a task leaves out."""
@@ -101,7 +105,7 @@ class Runner:
                 on_permission=task.on_permission,
                 on_question=task.on_question,
                 on_event=self._listener(agent),
-                on_result=agent.settle,
+                on_result=self._settler(agent),
             ) as session:
                 agent.run_in(session)
                 with time_limit(task.timeout_s, partial=lambda: agent.partial):
@@ -109,14 +113,24 @@ class Runner:
 
     def _listener(self, agent: Agent) -> Callable[[Event], None]:
         on_event = self.common.on_event
-        if on_event is None:
-            return agent.take
+        lane = self.common.history.lane(agent.number)
 
         def listen(event: Event) -> None:
+            lane.take(event)
             agent.take(event)
-            on_event(agent, event)
+            if on_event is not None:
+                on_event(agent, event)
 
         return listen
+
+    def _settler(self, agent: Agent) -> Callable[[RunResult], None]:
+        lane = self.common.history.lane(agent.number)
+
+        def settle(result: RunResult) -> None:
+            lane.settle()
+            agent.settle(result)
+
+        return settle
 
 
 def _may_begin_again(agent: Agent, error: OpenCodeServerError) -> bool:

@@ -11,6 +11,7 @@ import trio
 
 from opencode_trio._agent import Agent, Outcome
 from opencode_trio._budget import Budget, Spending, limit_spending
+from opencode_trio._history import History
 from opencode_trio._pool import Source, open_pool
 from opencode_trio._runner import Common, Runner, provider_of
 from opencode_trio._task import AgentOptions, AgentTask, Work
@@ -22,6 +23,7 @@ from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import Event
+from opencode_trio.report import Report, take_down
 
 _log = logging.getLogger("opencode_trio")
 
@@ -48,7 +50,7 @@ class Swarm(Together):
         self._collects = collects
         self._agents: list[Agent] = []
         self.bell = bell
-        self._opened = trio.current_time()
+        self._history = runner.common.history
         self._refused: list[tuple[int, Exception]] = []
 
     def __repr__(self) -> str:
@@ -97,7 +99,7 @@ class Swarm(Together):
         return SwarmSnapshot(
             agents=tuple(map(snapshot_of, self._agents)),
             spent=self.spent,
-            elapsed_s=trio.current_time() - self._opened,
+            elapsed_s=self._history.elapsed_s,
         )
 
     def updates(self, *, every_s: float = UPDATE_S) -> Updates:
@@ -108,23 +110,33 @@ class Swarm(Together):
         """
         return Updates(self.bell, self.snapshot, every_s)
 
+    def report(self) -> Report:
+        """Take down what was done so far: a table, JSON Lines, a picture; also after the block."""
+        return take_down(self._agents, self._history, self.spent)
+
     # --- the way of an agent --------------------------------------------------------------------
 
     def start(self, task: AgentTask, *, tolerated: bool = False) -> Agent:
         """Start an agent whose failure may be no failure of the swarm."""
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)
+        lane = self._history.add()
+
+        def changed() -> None:
+            lane.stand(agent.status)
+            self.bell.ring()
+
         agent = Agent(
             len(self._agents) + 1,
             task,
             budget=self.budget,
-            changed=self.bell.ring,
+            changed=changed,
             keep_events=self._runner.common.keep_events,
         )
         ticket = self._runner.turnstile.queue(provider_of(task))
         self._nursery.start_soon(self._live, agent, ticket, directory, tolerated, name=agent.name)
         self._agents.append(agent)
-        self.bell.ring()
+        changed()
         return agent
 
     async def _live(
@@ -207,6 +219,7 @@ async def open_swarm(
         on_question=on_question,
         keep_events=keep_events,
         on_event=on_event,
+        history=History(trio.current_time),
     )
     turnstile = Turnstile(limit, per_provider or {})
     bell = Bell()
@@ -223,6 +236,7 @@ async def open_swarm(
                     )
                     yield swarm
             finally:
+                common.history.close()
                 bell.close()
                 _warn_of_unpriced(budget)
     swarm.raise_refusals()

@@ -90,7 +90,11 @@ def test_what_an_error_carries_by_default(kind: Any) -> None:
     assert str(error) == ""
 
 
-@pytest.mark.parametrize("trip", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy], ids=str)  # noqa: S301 - our own bytes
+@pytest.mark.parametrize(
+    "trip",
+    [lambda e: pickle.loads(pickle.dumps(e)), copy.copy],  # noqa: S301 - our own bytes
+    ids=["pickle", "copy"],
+)
 @pytest.mark.parametrize(("kind", "bases", "given", "carried"), TREE)
 def test_a_copy_carries_the_same(
     trip: Any, kind: Any, bases: Any, given: Any, carried: Any

@@ -1,0 +1,206 @@
+"""The tasks of a batch: a file of JSON lines, read and checked before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from opencode_trio._json import Json
+from opencode_trio._structured import output_of
+from opencode_trio._task import AgentTask
+from opencode_trio._workspace import checked_workspace
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError
+
+PROBLEMS_TOLD = 20
+"""More would scroll the first ones away."""
+
+ID_DIGITS = 16
+"""Of the hash: among a million tasks the chance that two are alike is one in 40 million."""
+
+
+@attrs.frozen
+class BatchTask:
+    """A line of the file."""
+
+    task_id: str
+    """What it is known by from one run to the next."""
+    line: int
+    """Where it stands, from 1."""
+    given: Json
+    """What stands there."""
+    agent: AgentTask
+    """What the swarm is told."""
+
+
+def is_text(value: object) -> bool:
+    """Whether it is text, and not empty."""
+    return isinstance(value, str) and bool(value)
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a finite number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+Check = tuple[Callable[[object], bool], str]
+TEXT: Check = (is_text, "text")
+NUMBER: Check = (is_positive, "a positive number")
+COUNT: Check = (lambda value: is_positive(value) and isinstance(value, int), "a positive integer")
+FLAG: Check = (lambda value: isinstance(value, bool), "true or false")
+OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
+
+KEYS: Mapping[str, Check] = {
+    "prompt": TEXT,
+    "id": TEXT,
+    "name": TEXT,
+    "workspace": TEXT,
+    "model": TEXT,
+    "run_cfg": OBJECT,
+    "output": OBJECT,
+    "timeout_s": NUMBER,
+    "max_cost_usd": NUMBER,
+    "max_tokens": COUNT,
+    "restartable": FLAG,
+    "worktree": FLAG,
+}
+"""What may stand in a line: the options of `AgentOptions`, a model, and an id."""
+
+AGENT_KEYS = (
+    "name output timeout_s max_cost_usd max_tokens restartable worktree".split()  # noqa: SIM905
+)
+"""Those that go to the swarm as they are."""
+
+
+def read_tasks(path: Path, *, workspace: Path, run_cfg: RunConfig) -> list[BatchTask]:
+    """Read the tasks of a batch.
+
+    Args:
+        path: the file.
+        workspace: where relative workspaces start, and the one of tasks that name none.
+        run_cfg: the settings that a task's own are laid over.
+
+    Raises:
+        OpenCodeConfigError: the file cannot be read, or lines of it are no tasks; the text names
+            the file and each of those lines.
+        ImportError: a task has an `output`, and the extra `structured` is not installed.
+    """
+    tasks, problems = [], []
+    seen: Counter[str] = Counter()
+    for number, line in lines_of(path):
+        try:
+            given = read_object(line)
+            task = _task_of(given, workspace, run_cfg)
+            task_id = _id_of(given, seen)
+        except OpenCodeConfigError as exc:
+            problems.append(f"{path}:{number}: {exc}")
+        else:
+            tasks.append(BatchTask(task_id, number, given, task))
+    if problems:
+        more = len(problems) - PROBLEMS_TOLD
+        rest = [f"and {more} more lines are wrong"] if more > 0 else []
+        raise OpenCodeConfigError("\n".join([*problems[:PROBLEMS_TOLD], *rest]))
+    if not tasks:
+        raise OpenCodeConfigError(f"{path}: holds no task")
+    return tasks
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not empty, with their numbers.
+
+    Raises:
+        OpenCodeConfigError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise OpenCodeConfigError(f"{path}: {exc.strerror}") from exc
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def read_object(text: bytes) -> Json:
+    """Read a JSON object.
+
+    Raises:
+        OpenCodeConfigError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise OpenCodeConfigError(f"is no JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise OpenCodeConfigError("is no JSON object")
+    return value
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """Read a file that holds the fields of a `RunConfig` as a JSON object.
+
+    Raises:
+        OpenCodeConfigError: it does not; the text names the file.
+    """
+    try:
+        return config_with(RunConfig(), read_object(path.read_bytes()))
+    except OSError as exc:
+        raise OpenCodeConfigError(f"{path}: {exc.strerror}") from exc
+    except OpenCodeConfigError as exc:
+        raise OpenCodeConfigError(f"{path}: {exc}") from exc
+
+
+def config_with(cfg: RunConfig, fields: Mapping[str, Any]) -> RunConfig:
+    """Return the settings with others laid over them.
+
+    Raises:
+        OpenCodeConfigError: one is unknown or cannot be right; the text names it.
+    """
+    known = attrs.fields_dict(RunConfig)
+    if unknown := [name for name in fields if name not in known]:
+        raise OpenCodeConfigError(f"unknown setting {unknown[0]!r}; there are: {', '.join(known)}")
+    return attrs.evolve(cfg, **fields)
+
+
+def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
+    for key, value in given.items():
+        if key not in KEYS:
+            raise OpenCodeConfigError(f"unknown key {key!r}; there are: {', '.join(KEYS)}")
+        fits, expected = KEYS[key]
+        if not fits(value):
+            raise OpenCodeConfigError(f"{key}: expected {expected}, got {value!r:.100}")
+    if "prompt" not in given:
+        raise OpenCodeConfigError("there is no prompt")
+    if "output" in given:
+        output_of(given["output"])  # refuses what is no schema
+    settings = given.get("run_cfg", {}) | ({"model": given["model"]} if "model" in given else {})
+    return AgentTask(
+        given["prompt"],
+        workspace=checked_workspace(_path(workspace, given.get("workspace", "."))),
+        run_cfg=config_with(run_cfg, settings),
+        **{key: given[key] for key in AGENT_KEYS if key in given},
+    )
+
+
+def _path(start: Path, given: str) -> Path:
+    return Path(given) if given.startswith("~") else start / given
+
+
+def _id_of(given: Json, seen: Counter[str]) -> str:
+    """Return the task's own id; else one by what it says, whatever it is called and wherever."""
+    if "id" in given:
+        own: str = given["id"]
+        if seen[own]:
+            raise OpenCodeConfigError(f"id: {own!r} is the id of a task above, too")
+        seen[own] += 1
+        return own
+    meaning = {key: value for key, value in given.items() if key != "name"}
+    digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
+    seen[digest] += 1
+    return digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
