@@ -27,6 +27,11 @@ SESSIONS_RUN_ON = ["1.2.27", "1.14.41", "1.15.13", "1.17.19", "1.18.33"]  # rele
 EVERYTHING = ".[testing,progress,structured]"
 
 NOT_ASYNC_RULES = {
+    "ASYNC9": "optional rules, which `--disable` would switch on: not every path owes a checkpoint",
+    "ASYNC102": "does not see a shield and a bound inside of what is awaited, where ours are",
+    "ASYNC103": "a block's error is raised again outside of its nursery, which would wrap it",
+    "ASYNC104": "as above",
+    "ASYNC120": "an error that a cancellation replaces goes along as its context",
     "ASYNC114": "wants every function that takes task_status listed by name",
     "ASYNC124": "a function may be async because its interface is",
     "ASYNC127": "httpx is what this library is built on, and httpx-sse with it",

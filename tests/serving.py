@@ -25,7 +25,8 @@ class Programs:
         reply = self.programs.get(request.prompt, self.programs.get("*", "ok"))
         if isinstance(reply, list):
             reply = reply[min(len(request.tool_results), len(reply) - 1)]
-        return reply(request) if callable(reply) else reply
+        chosen: ReplyLike = reply(request) if callable(reply) else reply
+        return chosen
 
 
 def serve_plan(binary: str, workspace: Path, cfg: RunConfig) -> ServePlan:

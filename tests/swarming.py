@@ -181,7 +181,7 @@ class _Mortal:
         self.server._scopes.add(self.scope)
         self.scope.__enter__()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *exc: Any) -> None:  # noqa: PYI036 - they are handed on, typed
         self.server._scopes.discard(self.scope)
         if self.scope.__exit__(*exc) and self.scope.cancelled_caught:
             raise OpenCodeServerError("the server ended")

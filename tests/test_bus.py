@@ -176,7 +176,7 @@ async def test_deltas_that_nobody_reads_are_joined():
         box.put(piece("p", letter))
     box.put(piece("q", "x"))
     box.put(piece("p", "d"))
-    assert [(e.part_id, e.delta) for e in await drained(box)] == [  # type: ignore[attr-defined]
+    assert [(e.part_id, e.delta) for e in await drained(box)] == [
         ("p", "abc"),
         ("q", "x"),
         ("p", "d"),
@@ -201,7 +201,7 @@ async def test_what_shows_is_dropped_before_what_asks_or_ends():
         box.put(text(f"p{number}", "x"))
         box.put(ErrorReported(session_id="ses_1"))
     lag, *rest = await drained(box)
-    assert lag == Diagnostic(kind="lagged", text=lag.text)  # type: ignore[attr-defined]
+    assert lag == Diagnostic(kind="lagged", text=lag.text)
     assert "50 events" in str(lag)
     assert rest == [ErrorReported(session_id="ses_1")] * 50
 

@@ -123,10 +123,10 @@ def test_options_lie_over_the_sessions_settings():
     assert (settings.cfg.model, settings.cfg.agent) == ("p/turn", "build")
     assert settings.limits == Limits(max_steps=9, max_cost_usd=1)
     with pytest.raises(TypeError, match="modle"):
-        turn_settings(session, None, {"modle": "x"})  # type: ignore[typeddict-unknown-key]
+        turn_settings(session, None, {"modle": "x"})
     for wrong in (0, -1, "1", True, float("nan")):
         with pytest.raises(OpenCodeConfigError, match="max_cost_usd"):
-            turn_settings(session, None, {"max_cost_usd": wrong})  # type: ignore[typeddict-item]
+            turn_settings(session, None, {"max_cost_usd": wrong})
 
 
 # --- asks ------------------------------------------------------------------------------------

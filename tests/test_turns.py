@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from opencode_trio.errors import (
     OpenCodeServerError,
     OpenCodeTurnError,
 )
-from opencode_trio.events import ErrorInfo, PermissionAsked, SessionIdle, TextDelta
+from opencode_trio.events import ErrorInfo, SessionIdle, TextDelta
 from opencode_trio.server import OpenCodeServer
 from opencode_trio.session import Session
 
@@ -85,7 +85,7 @@ class Agent:
 
     def message(self, text: str, parent: str, error: Json | None) -> Json:
         identifier = f"msg_f{len(self.messages):011x}zz"
-        more = {"error": error} if error else {}
+        more: dict[str, Any] = {"error": error} if error else {}
         info = fake.assistant(ROOT, identifier, parent, **more)
         ids = {"messageID": identifier, "sessionID": ROOT}
         step = {"type": "step-finish", "reason": "stop", "cost": 0.5, "id": "prt_s" + identifier}
@@ -104,6 +104,14 @@ class Agent:
 
     def end(self) -> None:
         self.has_ended = True
+
+
+def allow_and_note(asked: list[Any]) -> Callable[[Any], str]:
+    def allow(request: Any) -> str:
+        asked.append(request)
+        return "once"
+
+    return allow
 
 
 @asynccontextmanager
@@ -150,7 +158,8 @@ async def test_a_turn_and_its_result(autojump_clock: trio.testing.MockClock):
         agent.finish()
         events = [event async for event in turn]
     assert turn.result.final_text == "answer to hello"
-    assert (turn.result.stop_reason, turn.result.total_cost) == ("completed", 0.5)
+    result = turn.result
+    assert (result.stop_reason, result.total_cost) == ("completed", 0.5)
     assert turn.result.duration_s is not None
     assert 3 <= turn.result.duration_s < 4
     assert agent.aborts == 0
@@ -223,7 +232,8 @@ async def test_an_abort_that_overtakes_its_prompt_is_said_again(
 
     async def late(call: Any, session: str) -> Json:
         await trio.sleep(1)  # on its way
-        return await answer(call, session)
+        answered: Json = await answer(call, session)
+        return answered
 
     agent.server.routes[r"POST /session/(\w+)/message"] = late
     async with talking(agent) as (session, _):
@@ -438,7 +448,7 @@ async def test_an_unknown_subagent_that_asks_is_looked_up(
     agent = Agent()
     asked: list[Any] = []
     family = {"ses_c": "ses_b", "ses_b": ROOT, "ses_x": ""}
-    async with talking(agent, Handlers(lambda request: asked.append(request) or "once")) as (
+    async with talking(agent, Handlers(allow_and_note(asked))) as (
         session,
         _,
     ):
@@ -462,8 +472,8 @@ async def test_an_unknown_subagent_that_asks_is_looked_up(
 
 async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.MockClock):
     agent = Agent()
-    asked: list[PermissionAsked] = []
-    async with talking(agent, Handlers(lambda request: asked.append(request) or "once")) as (
+    asked: list[Any] = []
+    async with talking(agent, Handlers(allow_and_note(asked))) as (
         session,
         _,
     ):

@@ -63,7 +63,7 @@ async def measure(way: Callable[[], Awaitable[None]]) -> tuple[float, float]:
 
 def report(name: str, found: list[tuple[float, float]], count: int) -> float:
     walls, cpus = zip(*found, strict=True)
-    wall = statistics.median(walls)
+    wall: float = statistics.median(walls)
     cpu = statistics.median(cpus) / count * 1000
     spread = ", ".join(f"{value:.2f}" for value in walls)
     print(f"{name:5} {wall:6.2f} s wall ({spread}); {cpu:5.1f} ms CPU per turn, model included")
