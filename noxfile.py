@@ -77,14 +77,16 @@ def provide(session: nox.Session, version: str | None = None) -> dict[str, str]:
 
 
 def run_tests(session: nox.Session) -> None:
-    # Two at a time, a file at a time: most of the real opencode's life is waiting, and a file's
-    # tests may share a server.
     env = provide(session)
+    coverage = ["--cov", "--cov-append", "--cov-report="]
     session.run("coverage", "erase")
-    parallel = ["-n", "2", "--dist", "loadfile", "--cov", "--cov-report="]
-    session.run("pytest", *parallel, *session.posargs, env=env)
-    if not session.posargs:  # of a part of the tests it tells nothing
-        session.run("coverage", "report")
+    if session.posargs:  # of a part of the tests coverage tells nothing
+        session.run("pytest", *session.posargs, env=env)
+        return
+    # Those on the real opencode one at a time: they measure, and each has both cores busy.
+    session.run("pytest", "-n", "2", "--dist", "loadfile", "-m", "not opencode", *coverage, env=env)
+    session.run("pytest", "-m", "opencode", *coverage, env=env)
+    session.run("coverage", "report")
 
 
 @nox.session(reuse_venv=True)
