@@ -16,6 +16,17 @@ MAX_UNKNOWN_FINISHES = 3
 mends it; three in a row is a provider that is down, and each costs a whole prompt."""
 
 
+def check_steps(steps: int, allowed: int | None) -> None:
+    """Refuse more requests to the model than are allowed; ``None`` is no limit.
+
+    Raises:
+        OpenCodeLimitError: there are more.
+    """
+    if allowed is not None and steps > allowed:
+        text = f"the turn wants more than max_steps={allowed} requests to the model"
+        raise OpenCodeLimitError(text, limit="max_steps", allowed=allowed)
+
+
 class RunawayGuard:
     """Count a turn's steps and stop it at a limit.
 
@@ -37,20 +48,13 @@ class RunawayGuard:
         match event:
             case StepStarted():
                 self._started += 1
-                self._check_steps(self._started)
+                check_steps(self._started, self.max_steps)
             case StepFinished(reason=reason):
                 # Unless this was an answer another step follows: stop before it starts.
-                self._check_steps(self._started + (ENDS_OF_A_STEP.get(reason) not in ANSWERED))
+                goes_on = ENDS_OF_A_STEP.get(reason) not in ANSWERED
+                check_steps(self._started + goes_on, self.max_steps)
                 self._unknown = 0 if reason in ENDS_OF_A_STEP else self._unknown + 1
                 self._check_unknown()
-
-    def _check_steps(self, steps: int) -> None:
-        if self.max_steps is not None and steps > self.max_steps:
-            raise OpenCodeLimitError(
-                f"the turn wants more than max_steps={self.max_steps} requests to the model",
-                limit="max_steps",
-                allowed=self.max_steps,
-            )
 
     def _check_unknown(self) -> None:
         if self._unknown >= MAX_UNKNOWN_FINISHES:

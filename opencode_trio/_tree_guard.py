@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from opencode_trio._guard import RunawayGuard
+from opencode_trio._guard import RunawayGuard, check_steps
 from opencode_trio.errors import OpenCodeLimitError
 from opencode_trio.events import Event, MessageUpdated, SessionRetrying, StepFinished, StepStarted
 
@@ -54,21 +54,15 @@ class TreeGuard:
                 self._check_wait(next_at_s - now_s)
             case StepStarted():
                 self._steps += 1
-                self._check_steps(self._steps)
+                check_steps(self._steps, self.limits.max_steps)
             case StepFinished(reason=reason):
                 goes_on = reason == "tool-calls"
-                self._check_steps(self._steps + goes_on)
+                check_steps(self._steps + goes_on, self.limits.max_steps)
                 self._check_cost(cost_usd(), goes_on=goes_on)
                 runaway = self._runaways.setdefault(event.session_id, RunawayGuard())
                 runaway.check(event)
             case MessageUpdated(is_complete=True):
                 self._check_cost(cost_usd(), goes_on=False)
-
-    def _check_steps(self, steps: int) -> None:
-        allowed = self.limits.max_steps
-        if allowed is not None and steps > allowed:
-            text = f"the turn wants more than max_steps={allowed} requests to the model"
-            raise OpenCodeLimitError(text, limit="max_steps", allowed=allowed)
 
     def _check_cost(self, cost: float, *, goes_on: bool) -> None:
         allowed = self.limits.max_cost_usd
