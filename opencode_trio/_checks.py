@@ -129,3 +129,20 @@ def is_flags(field: str, value: object) -> None:
             if not isinstance(item, str | int | float | None):
                 raise refusal(f"{field}[{flag!r}]", f"cannot be a flag's value: {item!r}")
             is_string(f"{field}[{flag!r}]", str(item), errors=OS_BYTES)
+
+
+def checked_prompt(prompt: object, *, may_be_blank: bool = False) -> str:
+    """Return the prompt if it can be sent.
+
+    Raises:
+        OpenCodeConfigError: it is empty, no text, or cannot be written as UTF-8.
+    """
+    if not isinstance(prompt, str):
+        raise OpenCodeConfigError(f"prompt: expected text, got {prompt!r}")
+    if not may_be_blank and not prompt.strip():
+        raise OpenCodeConfigError("prompt: is empty")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as exc:
+        raise OpenCodeConfigError(f"prompt: cannot be written as UTF-8: {exc}") from exc
+    return prompt

@@ -7,11 +7,12 @@ from typing import Any, TypeAlias, TypedDict
 
 import attrs
 
+from opencode_trio._checks import checked_prompt
 from opencode_trio._workspace import StrPath
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
-from opencode_trio.session import Session, checked_prompt
+from opencode_trio.session import Session
 
 Work: TypeAlias = str | Callable[..., Awaitable[Any]]
 """A prompt, or an async function that gets a session first, and then the ``args``."""

@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from opencode_trio._binary import probe_version, resolve_binary
+from opencode_trio._checks import checked_prompt
 from opencode_trio._command import build_argv
 from opencode_trio._eventlog import EventLog
 from opencode_trio._isolation import ChildHome
@@ -285,12 +286,8 @@ def encode_prompt(prompt: str, cfg: RunConfig) -> bytes:
     if "\0" in prompt:
         raise OpenCodeConfigError("prompt: holds a NUL byte")
     # opencode refuses white space alone, unless a command of its own comes with it.
-    if not prompt.strip() and "command" not in (cfg.cli_kwargs or {}):
-        raise OpenCodeConfigError("prompt: is empty")
-    try:
-        message = prompt.encode()
-    except UnicodeEncodeError as exc:
-        raise OpenCodeConfigError(f"prompt: cannot be written as UTF-8: {exc}") from exc
+    has_command = "command" in (cfg.cli_kwargs or {})
+    message = checked_prompt(prompt, may_be_blank=has_command).encode()
     # Reading stdin, opencode takes one byte order mark off; give it one to take.
     return "\ufeff".encode() + message if prompt.startswith("\ufeff") else message
 

@@ -13,6 +13,7 @@ import trio
 
 from opencode_trio import _endpoints as endpoints
 from opencode_trio._ask_desk import Handlers
+from opencode_trio._checks import checked_prompt
 from opencode_trio._endpoints import Call
 from opencode_trio._files import file_parts
 from opencode_trio._ids import RANDOM_CHARACTERS
@@ -434,20 +435,3 @@ class Session:
         agents = await self._call(endpoints.agents())
         found = (objects_of(a.get("permission")) for a in agents if a.get("name") == name)
         return next(found, [])
-
-
-def checked_prompt(prompt: object) -> str:
-    """Return the prompt if it can be sent.
-
-    Raises:
-        OpenCodeConfigError: it is empty, no text, or cannot be written as UTF-8.
-    """
-    if not isinstance(prompt, str):
-        raise OpenCodeConfigError(f"prompt: expected text, got {prompt!r}")
-    if not prompt.strip():
-        raise OpenCodeConfigError("prompt: is empty")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as exc:
-        raise OpenCodeConfigError(f"prompt: cannot be written as UTF-8: {exc}") from exc
-    return prompt
