@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 
 from opencode_trio._json import Json
-from opencode_trio._run_wire import TOOL_RECORDS
 from opencode_trio._turn import StopReason, end_if_nothing_follows
 from opencode_trio.events import (
     ErrorInfo,
@@ -68,7 +67,7 @@ class TurnFold:
         self.root = root
         self._is_alone = root is None
         self.records: list[Json] = []
-        self.tool_calls: dict[Hashable, Json] = {}
+        self.tools: dict[Hashable, ToolPart] = {}
         self.last_error: ErrorInfo | None = None
         self.structured: Any = None
         self._end: StopReason | None = None
@@ -187,7 +186,7 @@ class TurnFold:
         message.steps[part] = _Usage(event.cost, event.tokens)
 
     def _take_tool(self, event: ToolPart) -> None:
-        self.tool_calls[event.part_id or object()] = _tool_record(event)
+        self.tools[event.part_id or object()] = event
 
     def _take_message(self, event: MessageUpdated) -> None:
         message = self._message(event.message_id, event.session_id)
@@ -202,17 +201,3 @@ class TurnFold:
     def _take_error(self, event: ErrorReported) -> None:
         if event.session_id in (self.root, None):
             self.last_error = event.error
-
-
-def _tool_record(event: ToolPart) -> Json:
-    """Give a call of `run` as it was printed, one of a session in the same terms."""
-    if event.raw.get("type") in TOOL_RECORDS:
-        return event.raw
-    return {
-        "type": "tool",
-        "tool": event.tool,
-        "callID": event.call_id,
-        "state": event.state,
-        "id": event.part_id,
-        "sessionID": event.session_id,
-    }

@@ -131,6 +131,7 @@ def together(first: RunResult, second: RunResult) -> RunResult:
         text="\n".join(filter(None, [first.text, second.text])),
         turns=first.turns + second.turns,
         tool_calls=[*first.tool_calls, *second.tool_calls],
+        tool_parts=first.tool_parts + second.tool_parts,
         token_usage=first.token_usage + second.token_usage,
         total_cost=first.total_cost + second.total_cost,
         cost_by_session=costs,

@@ -10,9 +10,9 @@ import attrs
 from opencode_trio._bus_wire import bus_event, message_events
 from opencode_trio._fold import TurnFold
 from opencode_trio._json import Json, joined_text_of, object_of, objects_of
-from opencode_trio._run_wire import run_event
+from opencode_trio._run_wire import TOOL_RECORDS, run_event
 from opencode_trio._turn import StopReason
-from opencode_trio.events import TokenUsage
+from opencode_trio.events import TokenUsage, ToolPart
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +48,10 @@ class RunResult:
     turns: int = 0
     """How many steps the model finished: one request and its reply each."""
     tool_calls: list[dict[str, Any]] = attrs.field(factory=list, repr=False)
-    """The tool calls as the wire tells them, each once, in its last state."""
+    """The tool calls as the wire tells them, each once, in its last state.  ``run`` and a server tell
+    them differently; `tool_parts` reads the same."""
+    tool_parts: tuple[ToolPart, ...] = attrs.field(default=(), repr=False)
+    """The tool calls as events, each once, in its last state."""
     token_usage: TokenUsage = attrs.field(factory=TokenUsage)
     """Tokens of the whole session tree."""
     total_cost: float = 0.0
@@ -128,13 +131,28 @@ def result_of(fold: TurnFold, **more: Any) -> RunResult:
         "structured": fold.structured,
         "session_id": fold.root,
         "turns": fold.steps,
-        "tool_calls": list(fold.tool_calls.values()),
+        "tool_calls": [_tool_record(part) for part in fold.tools.values()],
+        "tool_parts": tuple(fold.tools.values()),
         "token_usage": fold.token_usage,
         "total_cost": fold.total_cost,
         "cost_by_session": fold.cost_by_session,
         "events": list(fold.records),
     }
     return RunResult(**(fields | more))
+
+
+def _tool_record(event: ToolPart) -> Json:
+    """Give a call of `run` as it was printed, one of a session in the same terms."""
+    if event.raw.get("type") in TOOL_RECORDS:
+        return event.raw
+    return {
+        "type": "tool",
+        "tool": event.tool,
+        "callID": event.call_id,
+        "state": event.state,
+        "id": event.part_id,
+        "sessionID": event.session_id,
+    }
 
 
 def run_result_fuzzy_text(result: RunResult) -> str:

@@ -174,6 +174,7 @@ def test_the_result_of_a_trace(name: str, is_stored: bool) -> None:
         session_id=root,
         turns=told.turns,
         tool_calls=result.tool_calls,
+        tool_parts=result.tool_parts,
         token_usage=TokenUsage(total=110 * paid, input=100 * paid, output=10 * paid),
         total_cost=pytest.approx(0.00012 * paid),  # type: ignore[arg-type]
         cost_by_session=costs,
@@ -182,7 +183,7 @@ def test_the_result_of_a_trace(name: str, is_stored: bool) -> None:
         events=records,
         raw_stdout_lines=lines,
     )
-    assert len(result.tool_calls) == told.tool_calls
+    assert len(result.tool_calls) == len(result.tool_parts) == told.tool_calls
     assert sum(result.cost_by_session.values()) == pytest.approx(result.total_cost)
 
 
@@ -206,6 +207,17 @@ def test_a_tool_call_of_a_session_is_told_in_its_last_state(final: Any) -> None:
         "id": "prt_2029e68f4001NM4onitS0oSNFt",
         "sessionID": root_of(name),
     }
+
+
+def test_tool_parts_read_the_same_in_both_modes() -> None:
+    name = "serve-permission-once"
+    (printed,) = of_run(*records_of("run-bash")).tool_parts
+    (streamed,) = of_server(*records_of(name), root=root_of(name)).tool_parts
+    for part in (printed, streamed):
+        assert (part.tool, part.status) == ("bash", "completed")
+        assert part.input["command"].startswith("echo hi")
+        assert str(part.output).startswith("hi\n")
+    assert (printed.metadata["exit"], streamed.metadata["exit"]) == (3, 0)
 
 
 # --- one message, told many times ------------------------------------------------------------
@@ -275,7 +287,7 @@ def test_stored_messages_make_up_for_a_stream_with_holes(name: str, seed: int) -
         assert result.stop_reason == told.stop_reason
     if not told.subagents:
         assert result.turns == told.turns
-        assert len(result.tool_calls) == told.tool_calls
+        assert len(result.tool_calls) == len(result.tool_parts) == told.tool_calls
 
 
 # --- small turns -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Example:
     async with open_scripted_model([ToolCall("bash", {"command": "echo hi"}), "done"]) as model:
         result = await client.async_run("go", workspace, run_cfg=model.run_config())
         assert result.final_text == "done"
-        assert result.cost_usd == pytest.approx(model.spent_usd)
+        assert result.total_cost == pytest.approx(model.spent_usd)
     assert [request.prompt for request in model.requests] == ["go", "go"]
     ```
 """
