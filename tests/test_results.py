@@ -679,6 +679,7 @@ def test_the_fields_that_users_know() -> None:
         **dict.fromkeys(("final_text", "text", "stderr"), ""),
         **dict.fromkeys(("stop_reason", "structured", "session_id", "duration_s", "exit_code")),
         **{name: [] for name in ("tool_calls", "events", "raw_stdout_lines")},
+        "tool_parts": (),
         "turns": 0,
         "token_usage": TokenUsage(),
         "total_cost": 0.0,
