@@ -18,6 +18,9 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 
+# `name` in a docstring is a name of Python's: a link where there is one to link to.
+default_role = "py:obj"
+
 html_theme = "furo"
 html_title = f"{project} {release}"
 
@@ -43,5 +46,9 @@ intersphinx_mapping = (
     else {}
 )
 nitpick_ignore_regex = [(r"py:.*", r"(?!opencode_trio\.[a-z]).*")]
-# Only a server makes a session; what it is made of is nobody else's business.
-nitpick_ignore = [("py:class", "opencode_trio.session.SessionPlan")]
+# Only a server makes a session, and only `open_scripted_model` a model; what they are made of is
+# nobody else's business.
+nitpick_ignore = [
+    ("py:class", "opencode_trio.session.SessionPlan"),
+    ("py:class", "opencode_trio.testing._ledger.Ledger"),
+]

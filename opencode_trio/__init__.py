@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from opencode_trio._own_session import (
         OpenCodeSession,
     )
+    from opencode_trio._options import (
+        TurnOptions,
+    )
     from opencode_trio._run import (
         Run,
     )
@@ -70,8 +73,10 @@ if TYPE_CHECKING:
     )
     from opencode_trio.asks import (
         AskRequest,
+        PermissionAnswer,
         PermissionCallback,
         PermissionRequest,
+        QuestionAnswer,
         QuestionCallback,
         QuestionRequest,
         Reject,
@@ -170,6 +175,7 @@ _HOMES = {
     "_command": "build_argv",
     "_keeper": "Graces",
     "_own_session": "OpenCodeSession",
+    "_options": "TurnOptions",
     "_run": "Run",
     "_run_wire": "parse_event_line",
     "_span": "Span SpanKind",
@@ -180,8 +186,8 @@ _HOMES = {
     "_turns": "Turn",
     "_updates": "AgentSnapshot SwarmSnapshot",
     "asks": """
-        AskRequest PermissionCallback PermissionRequest QuestionCallback QuestionRequest
-        Reject
+        AskRequest PermissionAnswer PermissionCallback PermissionRequest QuestionAnswer
+        QuestionCallback QuestionRequest Reject
     """,
     "client": "AsyncOpenCodeClient",
     "config": """
@@ -257,12 +263,14 @@ __all__ = [
     "OtherPart",
     "Outcome",
     "PartEvent",
+    "PermissionAnswer",
     "PermissionAsked",
     "PermissionCallback",
     "PermissionMap",
     "PermissionReplied",
     "PermissionRequest",
     "Question",
+    "QuestionAnswer",
     "QuestionAsked",
     "QuestionCallback",
     "QuestionOption",
@@ -304,6 +312,7 @@ __all__ = [
     "ToolPart",
     "ToolStatus",
     "Turn",
+    "TurnOptions",
     "UnknownEvent",
     "aggregate_run_result",
     "aggregate_server_result",

@@ -8,9 +8,11 @@ that the model is a scripted one is the host's affair.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +21,14 @@ from typing import NamedTuple
 import pytest
 import trio
 
+import opencode_trio.testing
 from opencode_trio.testing import ModelRequest, open_scripted_model
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts),
+]
 
 # ```python, and MyST's ```{code-block} python with its options.
 BLOCK = re.compile(
@@ -51,7 +57,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
         yield Block(str(page.relative_to(ROOT)), line, code)
 
 
-BLOCKS = [block for page in PAGES for block in blocks_of(page) if "_build" not in page.parts]
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def answer(request: ModelRequest) -> str:
@@ -93,3 +99,38 @@ def test_blocks_are_found() -> None:
     fences = sum(page.read_text("utf-8").count("```python") for page in PAGES)
     fences += sum(page.read_text("utf-8").count("```{code-block} python") for page in PAGES)
     assert len(BLOCKS) == fences
+
+
+NAMED_TEST = re.compile(r"`(tests/\w+\.py)::(\w+)`")
+
+
+def test_tests_that_are_named_exist() -> None:
+    named = {found for page in PAGES for found in NAMED_TEST.findall(page.read_text("utf-8"))}
+    assert len(named) > 40
+    for file in sorted({file for file, _ in named}):
+        nodes = ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        there = {node.name for node in nodes if isinstance(node, functions)}
+        assert {name for other, name in named if other == file} <= there, file
+
+
+def test_all_that_is_public_is_in_the_reference_once() -> None:
+    pages = "".join(page.read_text("utf-8") for page in PAGES if page.parent.name == "reference")
+    documented = re.findall(r"^\.\. auto\w+:: (\w+)$", pages, re.MULTILINE)
+    public = [*opencode_trio.__all__, *opencode_trio.testing.__all__]
+    assert sorted(set(public) - set(documented)) == []
+    assert len(documented) == len(set(documented))
+
+
+@pytest.mark.opencode
+def test_tests_of_agents_that_are_shown_pass(opencode_binary: str) -> None:
+    shown = ROOT / "docs/examples/test_my_agents.py"
+    plugin = ["-p", "opencode_trio.testing.pytest_plugin", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugin, shown],
+        env=os.environ | {"OPENCODE_TRIO_TEST_BINARY": opencode_binary},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr

@@ -2,14 +2,13 @@
 
 Install with `pip install 'opencode-trio[testing]'`.
 
-Example:
-    ```python
+Example::
+
     async with open_scripted_model([ToolCall("bash", {"command": "echo hi"}), "done"]) as model:
         result = await client.async_run("go", workspace, run_cfg=model.run_config())
         assert result.final_text == "done"
         assert result.total_cost == pytest.approx(model.spent_usd)
     assert [request.prompt for request in model.requests] == ["go", "go"]
-    ```
 """
 
 # The house, from the ground: `_usage`, `_replies`, `_chunks` and `_requests` are values and pure

@@ -49,12 +49,11 @@ def assert_no_leaks(*, models: Iterable[ScriptedModel] = ()) -> LeakCheck:
 
     **Cancellation**: the check is made all the same, and takes a second at most.
 
-    Example:
-        ```python
+    Example::
+
         async with assert_no_leaks(models=[model]):
             with trio.move_on_after(1):
                 await client.async_run("go", workspace, run_cfg=model.run_config())
-        ```
     """
     return LeakCheck(tuple(models))
 
