@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from opencode_trio._keeper import (
         Graces,
     )
-    from opencode_trio._own_session import (
-        OpenCodeSession,
-    )
     from opencode_trio._options import (
         TurnOptions,
+    )
+    from opencode_trio._own_session import (
+        OpenCodeSession,
     )
     from opencode_trio._run import (
         Run,

@@ -1,0 +1,38 @@
+"""An answer as an object: the model fills an attrs class, checked before you see it."""
+
+import os
+
+import attrs
+import trio
+
+from opencode_trio import AsyncOpenCodeClient, OpenCodeSession
+from opencode_trio.testing import ToolCall, open_scripted_model
+
+
+@attrs.frozen
+class Verdict:
+    """What a reviewer thinks."""
+
+    risk: int
+    summary: str
+    files: list[str] = []
+
+
+async def main() -> None:
+    """Ask for a verdict."""
+    client = AsyncOpenCodeClient(os.environ.get("OPENCODE_TRIO_TEST_BINARY", "opencode"))
+    # A model answers by calling a tool of opencode's; a scripted one is told to.
+    script = [
+        ToolCall("StructuredOutput", {"risk": "high", "summary": "Removes the lock."}),  # wrong
+        ToolCall("StructuredOutput", {"risk": 8, "summary": "Removes the lock."}),  # asked again
+    ]
+    async with (
+        open_scripted_model(script) as model,
+        OpenCodeSession(client, ".", run_cfg=model.run_config()) as session,
+    ):
+        result = await session.send("Review the last commit.", output=Verdict)
+        print(result.structured)
+        assert result.structured == Verdict(8, "Removes the lock.")
+
+
+trio.run(main)
