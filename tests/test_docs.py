@@ -123,12 +123,13 @@ def test_all_that_is_public_is_in_the_reference_once() -> None:
 
 
 @pytest.mark.opencode
-def test_tests_of_agents_that_are_shown_pass(opencode_binary: str) -> None:
+def test_tests_of_agents_that_are_shown_pass(opencode_binary: str, tmp_path: Path) -> None:
+    (tmp_path / "opencode").symlink_to(opencode_binary)
     shown = ROOT / "docs/examples/test_my_agents.py"
     plugin = ["-p", "opencode_trio.testing.pytest_plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plugin, shown],
-        env=os.environ | {"OPENCODE_TRIO_TEST_BINARY": opencode_binary},
+        env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,5 @@
 """An answer as an object: the model fills an attrs class, checked before you see it."""
 
-import os
-
 import attrs
 import trio
 
@@ -15,12 +13,12 @@ class Verdict:
 
     risk: int
     summary: str
-    files: list[str] = []
+    files: list[str] = attrs.field(factory=list)
 
 
 async def main() -> None:
     """Ask for a verdict."""
-    client = AsyncOpenCodeClient(os.environ.get("OPENCODE_TRIO_TEST_BINARY", "opencode"))
+    client = AsyncOpenCodeClient()
     # A model answers by calling a tool of opencode's; a scripted one is told to.
     script = [
         ToolCall("StructuredOutput", {"risk": "high", "summary": "Removes the lock."}),  # wrong

@@ -1,7 +1,5 @@
 """How a project tests its agents: copy this, and replace `triage` by your own."""
 
-import os
-
 import pytest
 
 from opencode_trio import AsyncOpenCodeClient, OpenCodeTurnError, RunConfig
@@ -10,8 +8,7 @@ from opencode_trio.testing import HttpError, open_scripted_model
 
 async def triage(issue: str, config: RunConfig) -> str:
     """Return what an agent makes of an issue, or `unknown` when the provider is down."""
-    # Outside of this project: AsyncOpenCodeClient(), which takes the opencode on PATH.
-    client = AsyncOpenCodeClient(os.environ.get("OPENCODE_TRIO_TEST_BINARY", "opencode"))
+    client = AsyncOpenCodeClient()
     try:
         result = await client.async_run(f"Bug or feature?\n\n{issue}", ".", run_cfg=config)
     except OpenCodeTurnError as error:
