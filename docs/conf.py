@@ -27,6 +27,9 @@ html_title = f"{project} {release}"
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# sphinxcontrib-trio finds out what is a context manager in the documenters of Sphinx 8, which
+# Sphinx 9 still has.
+autodoc_use_legacy_class_based = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_class_signature = "separated"
