@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -153,12 +154,10 @@ def show_of(progress: str) -> Show:
 
 
 def _has_rich() -> bool:
-    try:
-        import rich  # noqa: F401, PLC0415 - of an extra, needed only here
-    except ImportError:
-        say("for a live table: pip install 'opencode-trio[progress]'", sys.stderr)
-        return False
-    return True
+    if importlib.util.find_spec("rich") is not None:
+        return True
+    say("for a live table: pip install 'opencode-trio[progress]'", sys.stderr)
+    return False
 
 
 # --- doctor --------------------------------------------------------------------------------------
@@ -201,12 +200,12 @@ def positive(value: Number) -> Number:
 
 def say(text: str, file: TextIO | None = None) -> None:
     """Print; a reader who has left (``| head``) is no failure of what was done."""
-    file = file or sys.stdout
+    out = file or sys.stdout
     try:
-        print(text, file=file, flush=True)
+        print(text, file=out, flush=True)
     except BrokenPipeError:
         # What is still buffered would fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 if __name__ == "__main__":

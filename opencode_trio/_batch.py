@@ -30,7 +30,7 @@ class Batch:
     tasks: Sequence[BatchTask]
     results: ResultFile
     stop: Stop
-    outcomes: dict[str, Outcome] = attrs.field(factory=dict)
+    outcomes: dict[str, Outcome] = attrs.field(factory=dict[str, Outcome])
     """What came of tasks, by their ids."""
     failure: OSError | None = None
     """Why results cannot be written any more; the tasks that ran then were cancelled."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from opencode_trio._json import object_of, text_of
 from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
 
 SUPPORTED_MAJOR = 1
@@ -113,13 +114,14 @@ _known: dict[tuple[str, int, int], str] = {}
 def _packaged_version(executable: str) -> str | None:
     """Read the version that npm keeps beside an executable: asking takes a second, this nothing."""
     try:
-        package = json.loads((Path(executable).resolve().parents[1] / "package.json").read_bytes())
+        text = (Path(executable).resolve().parents[1] / "package.json").read_bytes()
+        package = object_of(json.loads(text))
     except (OSError, ValueError, LookupError):
         return None
-    if not isinstance(package, dict) or not OUR_PACKAGES.fullmatch(str(package.get("name"))):
+    if not OUR_PACKAGES.fullmatch(text_of(package, "name")):
         return None
-    version = package.get("version")
-    return version if isinstance(version, str) and parse_version(version) else None
+    version = text_of(package, "version")
+    return version if parse_version(version) else None
 
 
 async def _stated_version(path: str) -> str:

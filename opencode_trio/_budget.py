@@ -67,7 +67,7 @@ class _Level:
     limits: Sequence[tuple[str, float]]
     soft: float
     spent: Spending = attrs.field(factory=Spending)
-    watchers: list[Callable[[Excess], None]] = attrs.field(factory=list)
+    watchers: list[Callable[[Excess], None]] = attrs.field(factory=list[Callable[[Excess], None]])
 
     def excess(self) -> Excess | None:
         """Return the limit that is passed."""

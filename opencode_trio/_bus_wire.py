@@ -14,6 +14,7 @@ from opencode_trio._json import (
     Json,
     error_info_of,
     flag_of,
+    list_of,
     number_of,
     object_of,
     objects_of,
@@ -218,12 +219,11 @@ def _question_asked(props: Json, record: Json) -> Event:
 
 
 def _question_replied(props: Json, record: Json) -> Event:
-    answers = props.get("answers")
     return QuestionReplied(
         session_id=session_id_of(props),
         raw=record,
         request_id=text_of(props, "requestID"),
-        answers=tuple(map(texts_of, answers)) if isinstance(answers, list) else (),
+        answers=tuple(map(texts_of, list_of(props.get("answers")))),
     )
 
 

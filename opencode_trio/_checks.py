@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
+from opencode_trio._json import is_list, is_mapping, is_sequence
 from opencode_trio.errors import OpenCodeConfigError
 
 ACTIONS = ("allow", "ask", "deny")
@@ -57,20 +58,20 @@ def is_count(field: str, value: object) -> None:
 
 
 def is_texts(field: str, value: object) -> None:
-    if not isinstance(value, list):
+    if not is_list(value):
         raise refusal(field, f"expected a list of strings, got {value!r}")
     for index, item in enumerate(value):
         is_string(f"{field}[{index}]", item)
 
 
-def is_mapping(field: str, value: object) -> Mapping[object, object]:
-    if not isinstance(value, Mapping):
+def mapping_of(field: str, value: object) -> Mapping[object, object]:
+    if not is_mapping(value):
         raise refusal(field, f"expected a mapping, got {value!r}")
     return value
 
 
 def is_json_object(field: str, value: object) -> None:
-    is_mapping(field, value)
+    mapping_of(field, value)
     try:
         _has_text_keys(field, value)
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -82,7 +83,7 @@ def is_json_object(field: str, value: object) -> None:
 
 def _has_text_keys(path: str, value: object) -> None:
     # json.dumps would turn the keys 1 and None into "1" and "null" without a word.
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise refusal(path, f"key {key!r} is not a string")
@@ -97,7 +98,7 @@ def is_permission(field: str, value: object) -> None:
 
 def check_actions(value: object, path: str, *, allow_ask: bool) -> None:
     """Check every action in a map of maps of actions; `path` is where it stands."""
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         for key, inner in value.items():
             check_actions(inner, f"{path}.{key}", allow_ask=allow_ask)
     elif value not in ACTIONS:
@@ -111,7 +112,7 @@ def check_actions(value: object, path: str, *, allow_ask: bool) -> None:
 
 
 def is_environment(field: str, value: object) -> None:
-    for name, setting in is_mapping(field, value).items():
+    for name, setting in mapping_of(field, value).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise refusal(field, f"{name!r} cannot name an environment variable")
         is_string(field, name, errors=OS_BYTES)
@@ -120,12 +121,12 @@ def is_environment(field: str, value: object) -> None:
 
 def is_flags(field: str, value: object) -> None:
     """Check flags of a command line: names without dashes, and values or lists of values."""
-    for flag, setting in is_mapping(field, value).items():
+    for flag, setting in mapping_of(field, value).items():
         if not isinstance(flag, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]*", flag):
             raise refusal(field, f"{flag!r} cannot name a flag; write it without dashes")
         if flag in OWNED_FLAGS:
             raise refusal(field, f"{flag!r} cannot be set: {OWNED_FLAGS[flag]}")
-        for item in setting if isinstance(setting, list | tuple) else [setting]:
+        for item in setting if is_sequence(setting) else [setting]:
             if not isinstance(item, str | int | float | None):
                 raise refusal(f"{field}[{flag!r}]", f"cannot be a flag's value: {item!r}")
             is_string(f"{field}[{flag!r}]", str(item), errors=OS_BYTES)

@@ -79,7 +79,7 @@ def child_environment(
             is none of its business.
         asked_for: Variables that the host's providers take credentials from, kept by whatever name.
     """
-    database = frozenset() if own_data else _OF_THE_DATABASE
+    database = frozenset[str]() if own_data else _OF_THE_DATABASE
     kept = _KEPT | _DEFAULTS.keys() | database | asked_for
 
     def passes(name: str) -> bool:

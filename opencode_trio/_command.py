@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from opencode_trio._host_config import expand_home, render_config
+from opencode_trio._json import is_sequence
 from opencode_trio.config import RunConfig
 
 
@@ -30,7 +31,7 @@ def build_argv(binary_resolved: str, prompt: str, run_cfg: RunConfig) -> list[st
     argv += [f"--variant={run_cfg.variant}"] if run_cfg.variant else []
     argv += ["--thinking"] if run_cfg.thinking else []
     for key, value in (run_cfg.cli_kwargs or {}).items():
-        for item in value if isinstance(value, list | tuple) else [value]:
+        for item in value if is_sequence(value) else [value]:
             argv += _flag(key, item)
     return [*argv, prompt] if prompt else argv
 

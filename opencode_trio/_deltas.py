@@ -40,8 +40,12 @@ class DeltaSorter:
     Parts of no turn but one may pass through it: it forgets nothing.
     """
 
-    _kinds: dict[str | None, Callable[[TextDelta], Event]] = attrs.field(factory=dict)
-    _early: dict[str | None, list[TextDelta]] = attrs.field(factory=dict)
+    _kinds: dict[str | None, Callable[[TextDelta], Event]] = attrs.field(
+        factory=dict[str | None, Callable[[TextDelta], Event]]
+    )
+    _early: dict[str | None, list[TextDelta]] = attrs.field(
+        factory=dict[str | None, list[TextDelta]]
+    )
 
     def sort(self, event: Event) -> list[Event]:
         """Return what can be told now, in order."""

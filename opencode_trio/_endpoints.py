@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from opencode_trio._ids import checked_id
-from opencode_trio._json import Json
+from opencode_trio._json import Json, is_list, is_object, object_of, objects_of
 from opencode_trio.config import split_model
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[object], T]
     """Reads the answer's JSON; raises `UnexpectedAnswerError` if it is something else."""
-    query: Mapping[str, str] = attrs.field(factory=dict)
+    query: Mapping[str, str] = attrs.field(factory=dict[str, str])
     body: Json | None = None
     waits_for_agent: bool = False
     """Whether the answer comes when the agent has finished, minutes or hours later."""
@@ -46,14 +46,14 @@ class Call(Generic[T]):
 
 
 def an_object(value: object) -> Json:
-    if isinstance(value, dict):
+    if is_object(value):
         return value
     raise UnexpectedAnswerError(f"expected a JSON object, got {value!r:.80}")
 
 
 def objects(value: object) -> list[Json]:
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return value
+    if is_list(value) and all(map(is_object, value)):
+        return objects_of(value)
     raise UnexpectedAnswerError(f"expected a list of JSON objects, got {value!r:.80}")
 
 
@@ -265,10 +265,9 @@ def failure_text(status: int, answer: object) -> str:
     """Say what an error's answer says.  It has three shapes, and 401 has none."""
     if status == 401:
         return "the password (or user name) is wrong"
-    if not isinstance(answer, dict):
+    if not is_object(answer):
         return "no explanation"
-    data = answer.get("data")
-    detail = data if isinstance(data, dict) else answer
+    detail = object_of(answer.get("data")) or answer
     name = answer.get("name") or answer.get("_tag") or "error"
     text = f"{name}: {detail.get('message') or 'no explanation'}"
     return f"{text} (log reference {detail['ref']})" if detail.get("ref") else text

@@ -41,8 +41,8 @@ class _Message:
     session_id: str | None
     role: str = "assistant"  # `run` prints no other, and says of none what it is
     is_summary: bool | None = None  # until its own record says so
-    texts: dict[Hashable, list[str]] = attrs.field(factory=dict)
-    steps: dict[Hashable, _Usage] = attrs.field(factory=dict)
+    texts: dict[Hashable, list[str]] = attrs.field(factory=dict[Hashable, list[str]])
+    steps: dict[Hashable, _Usage] = attrs.field(factory=dict[Hashable, _Usage])
     reported: _Usage | None = None
 
     @property

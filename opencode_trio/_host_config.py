@@ -11,9 +11,17 @@ import json
 import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-Json: TypeAlias = dict[str, Any]
+from opencode_trio._json import (
+    Json,
+    is_mapping,
+    is_object,
+    is_sequence,
+    list_of,
+    object_of,
+    texts_of,
+)
 
 PROVIDER_KEYS = ("$schema", "provider", "disabled_providers", "enabled_providers")
 """The keys that say where models come from; every other key is a capability or a taste."""
@@ -31,8 +39,8 @@ def parse_config(text: str) -> Json:
         RecursionError: it is nested a thousand deep.
     """
     value = _loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("its root is not an object")  # noqa: TRY004 - the file's fault, not a type
+    if not is_object(value):
+        raise ValueError("its root is not an object")
     return value
 
 
@@ -41,7 +49,9 @@ def _loads(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
-        import jsonc  # noqa: PLC0415 - most hosts have no comments in their config, or no config
+        # Here, because most hosts have no comments in their config, or no config.  It has
+        # annotations, but does not say so (no py.typed).
+        import jsonc  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs]
 
         return jsonc.loads(text)
 
@@ -86,14 +96,8 @@ def variables_of(config: Mapping[str, Any]) -> frozenset[str]:
 
     They are asked for by ``{env:NAME}`` anywhere, or by name in ``provider.<id>.env``.
     """
-    providers = config.get("provider")
-    listed = [
-        name
-        for provider in (providers.values() if isinstance(providers, dict) else ())
-        if isinstance(provider, dict) and isinstance(provider.get("env"), list)
-        for name in provider["env"]
-        if isinstance(name, str)
-    ]
+    providers = object_of(config.get("provider")).values()
+    listed = [name for provider in providers for name in texts_of(object_of(provider).get("env"))]
     placed = [name for text in _strings(config) for name in _ENV.findall(text)]
     return frozenset(listed + placed)
 
@@ -115,9 +119,9 @@ def expand_home(config: Mapping[str, Any], home: str) -> Json:
     def expand(value: object) -> object:
         return _map_strings(value, lambda text: _below_home(text, home))
 
-    skills = config.get("skills")
+    skills = object_of(config.get("skills"))
     rewritten: Json = {key: expand(config[key]) for key in _HOME_KEYS if key in config}
-    if isinstance(skills, dict) and "paths" in skills:
+    if "paths" in skills:
         rewritten["skills"] = {**skills, "paths": expand(skills["paths"])}
     return {**config, **rewritten}
 
@@ -134,9 +138,9 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
     """Rebuild a JSON value with each string changed, the keys of objects excepted."""
     if isinstance(value, str):
         return change(value)
-    if isinstance(value, list | tuple):
+    if is_sequence(value):
         return [_map_strings(item, change) for item in value]
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return {key: _map_strings(item, change) for key, item in value.items()}
     return value
 
@@ -144,9 +148,5 @@ def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
 def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
+    for item in [*list_of(value), *object_of(value).values()]:
+        yield from _strings(item)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeGuard
 
 from opencode_trio.events import ErrorInfo, TokenUsage
 
@@ -11,6 +12,25 @@ Json: TypeAlias = dict[str, Any]
 
 MAX_NUMBER = 1e18
 """Far above any count or clock; Python also reads NaN, Infinity and integers of any size."""
+
+
+# `isinstance` tells a type checker what a value is, and nothing of what is in it; these do.
+
+
+def is_object(value: object) -> TypeGuard[Json]:
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
+def is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 def text_of(source: Json, key: str) -> str:
@@ -36,22 +56,26 @@ def number_of(source: Json, key: str) -> float:
 
 
 def object_of(value: object) -> Json:
-    return value if isinstance(value, dict) else {}
+    return value if is_object(value) else {}
+
+
+def list_of(value: object) -> list[object]:
+    return value if is_list(value) else []
 
 
 def objects_of(value: object) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [item for item in list_of(value) if is_object(item)]
 
 
 def texts_of(value: object) -> tuple[str, ...]:
-    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+    return tuple(v for v in list_of(value) if isinstance(v, str))
 
 
 def joined_text_of(value: object) -> str:
     """Read text that stands there whole, or as a list of pieces."""
     if isinstance(value, str):
         return value
-    pieces = value if isinstance(value, list) else []
+    pieces = list_of(value)
     return "".join(p if isinstance(p, str) else _piece_of(object_of(p)) for p in pieces)
 
 

@@ -58,14 +58,16 @@ class Keeper(Protocol):
     options: dict[str, Any]
     """Further options of `trio.lowlevel.open_process`."""
 
-    async def started(self, process: trio.Process) -> Started | NotStarted:
+    async def started(self, process: trio.Process, /) -> Started | NotStarted:
         """Wait until the child runs, or is known not to."""
+        ...
 
     def let_go(self) -> None:
         """Tell that the family shall end, without waiting."""
 
-    async def end(self, process: trio.Process) -> Teardown:
+    async def end(self, process: trio.Process, /) -> Teardown:
         """End the family and wait until it has; bounded by the graces, called shielded."""
+        ...
 
     def close(self) -> None:
         """Release what the keeper holds on this side."""

@@ -28,9 +28,11 @@ class Api(Protocol):
 
     async def call(self, call: Call[T]) -> T:
         """Send a call and read its answer; raises `OpenCodeServerError`."""
+        ...
 
     def open_events(self) -> Records:
         """Open the event stream; raises `OpenCodeServerError`."""
+        ...
 
 
 @attrs.define(eq=False)

@@ -38,26 +38,24 @@ class LiveTurn:
     root: str
     message_id: str
     guard: TreeGuard
-    fold: TurnFold = attrs.field(init=False)
+    fold: TurnFold = attrs.field(
+        default=attrs.Factory(lambda turn: TurnFold(turn.root), takes_self=True), init=False
+    )
     has_begun: bool = attrs.field(default=False, init=False)
     """Whether the server has told of the turn's own message."""
-    errors: list[ErrorInfo] = attrs.field(factory=list, init=False)
+    errors: list[ErrorInfo] = attrs.field(factory=list[ErrorInfo], init=False)
     """Every failure that the session reported; of a turn that never began, the only word."""
-    complete: set[str] = attrs.field(factory=set, init=False)
+    complete: set[str] = attrs.field(factory=set[str], init=False)
     """The assistant messages that have ended."""
-    answers: set[str] = attrs.field(factory=set, init=False)
+    answers: set[str] = attrs.field(factory=set[str], init=False)
     """The assistant messages of the session itself."""
-    agents: dict[str, str] = attrs.field(factory=dict, init=False)
+    agents: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     """The agent of each session, as its messages name it."""
-    tools: dict[str, str] = attrs.field(factory=dict, init=False)
+    tools: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     """The tool of each call."""
-    retrying: set[str | None] = attrs.field(factory=set, init=False)
+    retrying: set[str | None] = attrs.field(factory=set[str | None], init=False)
     """The sessions that wait for a provider."""
     _deltas: DeltaSorter = attrs.field(factory=DeltaSorter, init=False)
-
-    @fold.default
-    def _new_fold(self) -> TurnFold:
-        return TurnFold(self.root)
 
     def take(self, event: Event, now_s: float) -> list[Event]:
         """Take an event of the session's tree; return what to show of it.

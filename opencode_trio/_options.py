@@ -74,9 +74,9 @@ def turn_settings(
     own = options.get("run_cfg") or RunConfig()
     check_scope(own, server, what="run_cfg of a turn")
     named: dict[str, Any] = {
-        name: options[name]
-        for name in ("model", "agent", "variant", "max_steps")
-        if options.get(name) is not None
+        name: value
+        for name, value in options.items()
+        if name in {"model", "agent", "variant", "max_steps"} and value is not None
     }
     return TurnSettings(
         cfg=attrs.evolve(merged(session, own), **named),

@@ -20,6 +20,7 @@ class ServerOpener(Protocol):
         self, workspace: StrPath, *, run_cfg: RunConfig | None = None
     ) -> AbstractAsyncContextManager[OpenCodeServer]:
         """Open a server."""
+        ...
 
 
 class OpenCodeSession(Session):

@@ -44,6 +44,7 @@ class ServerOpener(Protocol):
         self, workspace: StrPath, *, run_cfg: RunConfig | None = None
     ) -> AbstractAsyncContextManager[OpenCodeServer]:
         """Open a server."""
+        ...
 
 
 Source: TypeAlias = ServerOpener | OpenCodeServer | Sequence[OpenCodeServer]
@@ -55,11 +56,13 @@ class Pool(Protocol):
 
     def directory(self, workspace: StrPath | None) -> str | None:
         """Return where an agent shall work; ``None`` leaves it to the server."""
+        ...
 
     def lease(
         self, cfg: RunConfig | None, directory: str | None
     ) -> AbstractAsyncContextManager[OpenCodeServer]:
         """Give a server for as long as the block takes."""
+        ...
 
 
 @asynccontextmanager
@@ -124,7 +127,7 @@ class _Slot:
     """A server of ours, from the demand for it to its end."""
 
     cfg: RunConfig
-    directories: set[str] = attrs.field(factory=set)
+    directories: set[str] = attrs.field(factory=set[str])
     users: int = 0
     server: OpenCodeServer | None = None
     failure: OpenCodeError | None = None

@@ -29,8 +29,8 @@ class ResultFile:
     path: Path
     completed: frozenset[str]
     """The ids of tasks that were completed in earlier runs."""
-    _fd: int
-    _size: int
+    _fd: int = attrs.field(alias="fd")
+    _size: int = attrs.field(alias="size")
 
     def append(self, record: Json) -> None:
         """Write a result.  When it returns, the system has it, and no crash of ours loses it.

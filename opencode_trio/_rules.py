@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from opencode_trio._json import Json, objects_of
+from opencode_trio._json import Json, is_mapping, objects_of
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeServerError
 
@@ -40,7 +40,7 @@ def session_rules(cfg: RunConfig) -> list[Json]:
 
 
 def _rules_of(name: str, setting: Any) -> list[Json]:
-    if isinstance(setting, Mapping):
+    if is_mapping(setting):
         return [rule(name, pattern, action) for pattern, action in setting.items()]
     return [rule(name, "*", setting)]
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from opencode_trio._json import (
     Json,
     error_info_of,
+    is_object,
     joined_text_of,
     object_of,
     session_id_of,
@@ -39,7 +40,7 @@ def parse_event_line(line: str) -> Json:
     # nesting deeper than Python will follow.
     except (ValueError, RecursionError) as exc:
         return {"type": "diagnostic", "kind": "json_decode_error", "raw": text, "error": str(exc)}
-    if isinstance(value, dict):
+    if is_object(value):
         return value
     return {"type": "diagnostic", "kind": "non_object_json", "value": value, "raw": text}
 

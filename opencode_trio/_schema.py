@@ -42,8 +42,8 @@ def schema_of(kind: Any) -> Json:
 
 @attrs.define
 class _Builder:
-    definitions: dict[str, Json] = attrs.field(factory=dict)
-    _inside: list[type] = attrs.field(factory=list)
+    definitions: dict[str, Json] = attrs.field(factory=dict[str, Json])
+    _inside: list[type] = attrs.field(factory=list[type])
 
     def schema(self, kind: Any) -> Json:
         if isinstance(kind, type) and attrs.has(kind):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from opencode_trio._json import object_of
 from opencode_trio.events import ErrorInfo, PermissionAsked, QuestionAsked, ToolPart
 
 MAX_TITLE = 160
@@ -41,8 +42,8 @@ def has_failed(event: ToolPart) -> bool:
 
 def duration_of(event: ToolPart) -> float:
     """Return the seconds that a tool call took by opencode's clock; 0 if it does not say."""
-    time = event.state.get("time")
-    start, end = (time.get("start"), time.get("end")) if isinstance(time, Mapping) else (0, 0)
+    time = object_of(event.state.get("time"))
+    start, end = time.get("start"), time.get("end")
     if isinstance(start, int | float) and isinstance(end, int | float):
         return max(0.0, (end - start) / 1000)
     return 0.0

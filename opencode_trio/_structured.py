@@ -5,12 +5,12 @@ opencode passes a schema on to the model but checks nothing, so the answer is ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-from opencode_trio._json import Json
+from opencode_trio._json import Json, is_mapping
 from opencode_trio._schema import schema_of
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
 from opencode_trio.events import ErrorInfo
@@ -49,7 +49,7 @@ def output_of(kind: Any) -> Output:
         OpenCodeConfigError: it is neither, or no valid schema.
         ImportError: the extra `structured` is not installed.
     """
-    if isinstance(kind, Mapping):
+    if is_mapping(kind):
         schema = dict(kind)
         return Output(schema, _checker(schema))
     if isinstance(kind, type) and attrs.has(kind):
@@ -61,8 +61,8 @@ def output_of(kind: Any) -> Output:
 def _checker(schema: Json) -> Callable[[Any], Any]:
     try:
         # Of the extra `structured`, which is needed only from here on.
-        import jsonschema  # noqa: PLC0415
-        import referencing  # noqa: PLC0415
+        import jsonschema.validators  # noqa: PLC0415
+        import referencing.exceptions  # noqa: PLC0415
     except ImportError as error:
         raise _missing(error) from error
     kind = jsonschema.validators.validator_for(schema)
@@ -86,7 +86,7 @@ def _checker(schema: Json) -> Callable[[Any], Any]:
     return check
 
 
-def _structurer(check: Callable[[Any], Any], kind: type) -> Callable[[Any], Any]:
+def _structurer(check: Callable[[Any], Any], kind: type[Any]) -> Callable[[Any], Any]:
     try:
         import cattrs  # noqa: PLC0415 - as above
     except ImportError as error:

@@ -46,6 +46,11 @@ class AgentOptions(TypedDict, total=False):
     `workspace` is in.  It is removed in the end, and its changes are the outcome's ``diff``."""
 
 
+def _check_work(_: AgentTask, __: attrs.Attribute[Any], work: object) -> None:
+    if not callable(work):
+        checked_prompt(work)
+
+
 @attrs.frozen
 class AgentTask:
     """What an agent shall do, as a value.  The options are those of `AgentOptions`.
@@ -54,7 +59,7 @@ class AgentTask:
         OpenCodeConfigError: it cannot be done.
     """
 
-    work: Work = attrs.field()
+    work: Work = attrs.field(validator=_check_work)
     """A prompt, or an async function."""
     args: tuple[Any, ...] = ()
     """What an async function gets beside the session."""
@@ -69,11 +74,6 @@ class AgentTask:
     on_question: QuestionCallback | None = None
     restartable: bool = False
     worktree: bool = False
-
-    @work.validator
-    def _check_work(self, _: object, work: object) -> None:
-        if not callable(work):
-            checked_prompt(work)
 
     def __attrs_post_init__(self) -> None:
         if self.args and isinstance(self.work, str):

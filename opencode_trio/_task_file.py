@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from opencode_trio._json import Json
+from opencode_trio._json import Json, is_object
 from opencode_trio._structured import output_of
 from opencode_trio._task import AgentTask
 from opencode_trio._workspace import checked_workspace
@@ -92,7 +92,8 @@ def read_tasks(path: Path, *, workspace: Path, run_cfg: RunConfig) -> list[Batch
             the file and each of those lines.
         ImportError: a task has an `output`, and the extra `structured` is not installed.
     """
-    tasks, problems = [], []
+    tasks: list[BatchTask] = []
+    problems: list[str] = []
     seen: Counter[str] = Counter()
     for number, line in lines_of(path):
         try:
@@ -137,7 +138,7 @@ def read_object(text: bytes) -> Json:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise OpenCodeConfigError(f"is no JSON: {exc}") from exc
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise OpenCodeConfigError("is no JSON object")
     return value
 

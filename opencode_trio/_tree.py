@@ -24,7 +24,7 @@ class _Node:
 class SessionTree:
     """What is known of parents, from events and from answers."""
 
-    _nodes: dict[str, _Node] = attrs.field(factory=dict)
+    _nodes: dict[str, _Node] = attrs.field(factory=dict[str, _Node])
 
     def add(self, session_id: str, parent_id: str | None, agent: str | None = None) -> None:
         """Take note of a session.  What a later note leaves out stays as it was."""

@@ -36,7 +36,9 @@ class TreeGuard:
 
     limits: Limits
     _steps: int = attrs.field(default=0, init=False)
-    _runaways: dict[str | None, RunawayGuard] = attrs.field(factory=dict, init=False)
+    _runaways: dict[str | None, RunawayGuard] = attrs.field(
+        factory=dict[str | None, RunawayGuard], init=False
+    )
 
     def check(self, event: Event, *, cost_usd: Callable[[], float], now_s: float) -> None:
         """Take the tree's next event.

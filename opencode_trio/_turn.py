@@ -71,10 +71,10 @@ FAILURES: Mapping[str, StopReason] = {
 ANSWERED: frozenset[StopReason] = frozenset({"completed", "length", "content_filter"})
 """Ends that stand whatever becomes of the process."""
 
-OVER: frozenset[StopReason] = ANSWERED | {"empty"}
+OVER: frozenset[StopReason] = frozenset({*ANSWERED, "empty"})
 """Ends after which opencode has nothing left to do."""
 
-RETURNED: frozenset[StopReason] = ANSWERED | {"empty", "blocked"}
+RETURNED: frozenset[StopReason] = frozenset({*ANSWERED, "empty", "blocked"})
 """Ends that are a result; the others are errors."""
 
 

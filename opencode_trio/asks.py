@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from opencode_trio._endpoints import Call, reject_question, reply_permission, reply_question
+from opencode_trio._json import is_sequence
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import Question
 
@@ -50,7 +51,7 @@ class AskRequest(Mapping[str, Any]):
     """How far below the conversation that is: 0 is itself, 1 its subagent."""
     agent: str | None = None
     """The agent that asks, as far as known."""
-    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     """The wire's own fields."""
 
     def __getitem__(self, key: str) -> Any:
@@ -75,7 +76,7 @@ class PermissionRequest(AskRequest):
     """What it would be used on: commands, paths."""
     always: tuple[str, ...] = ()
     """The patterns that the answer ``always`` would allow."""
-    metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """Details of the tool call."""
 
 
@@ -140,7 +141,7 @@ def checked_answers(questions: Sequence[Question], answers: object) -> list[list
         OpenCodeConfigError: they are not one list of labels for each question, name a label that
             is no option (where only options count), or several where one is wanted.
     """
-    if isinstance(answers, str) or not isinstance(answers, Sequence):
+    if not is_sequence(answers):
         raise OpenCodeConfigError(f"expected a list of labels per question, got {answers!r}")
     if len(answers) != len(questions):
         raise OpenCodeConfigError(f"{len(questions)} questions, but {len(answers)} answers")
@@ -150,15 +151,15 @@ def checked_answers(questions: Sequence[Question], answers: object) -> list[list
 
 def _checked_answer(question: Question, labels: object) -> list[str]:
     where = f"the answer to {question.header or question.question!r}"
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
+    if not is_sequence(labels):
         raise OpenCodeConfigError(f"{where}: expected a list of labels, got {labels!r}")
-    for label in labels:
-        if not isinstance(label, str):
-            raise OpenCodeConfigError(f"{where}: {label!r} is no label")
+    texts = [label for label in labels if isinstance(label, str)]
+    if strange := [label for label in labels if not isinstance(label, str)]:
+        raise OpenCodeConfigError(f"{where}: {strange[0]!r} is no label")
     options = [option.label for option in question.options]
-    unknown = [label for label in labels if label not in options]
+    unknown = [label for label in texts if label not in options]
     if unknown and options and not question.custom:
         raise OpenCodeConfigError(f"{where}: {unknown[0]!r} is none of {options}")
-    if len(labels) > 1 and not question.multiple:
-        raise OpenCodeConfigError(f"{where}: one label is wanted, got {list(labels)}")
-    return list(labels)
+    if len(texts) > 1 and not question.multiple:
+        raise OpenCodeConfigError(f"{where}: one label is wanted, got {texts}")
+    return texts

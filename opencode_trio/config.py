@@ -10,7 +10,7 @@ import attrs
 
 from opencode_trio import _checks as check
 from opencode_trio._checks import check_actions
-from opencode_trio._json import object_of
+from opencode_trio._json import is_mapping, is_sequence, object_of
 
 PermissionMap: TypeAlias = Mapping[str, Any]
 """Tool to action, or tool to pattern to action; the last rule that matches wins."""
@@ -25,9 +25,9 @@ def _own(value: Any) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+    return [_copy(inner) for inner in value] if is_sequence(value) else value
 
 
 def _setting(test: Callable[[str, Any], None], default: Any = None) -> Any:
@@ -116,7 +116,7 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
     merged = {key: _copy(value) for key, value in base.items() if key not in over}
     for key, value in over.items():
         below = base.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
+        if is_mapping(below) and is_mapping(value):
             merged[key] = deep_merge(below, value)
         else:
             merged[key] = _copy(value)

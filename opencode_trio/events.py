@@ -30,7 +30,7 @@ A field that one dialect does not carry is ``None`` there, and its comment says 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -72,7 +72,7 @@ class ErrorInfo:
     """The provider's HTTP status, when it was an HTTP failure."""
     is_retryable: bool | None = None
     """Whether trying again may help; ``None`` when opencode does not say."""
-    data: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    data: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     """Everything opencode attached: response body and headers, a log reference."""
 
 
@@ -110,7 +110,7 @@ class Event:
 
     session_id: str | None = None
     """The session it happened in; ``None`` for events of the server itself."""
-    raw: dict[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
+    raw: dict[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The record as it came over the wire, every unknown field included."""
 
     def __eq__(self, other: object) -> bool:
@@ -123,7 +123,7 @@ class Event:
         )
 
     # A tool's input is a dict: some events cannot be hashed, so none can.
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         fields = (field for field in attrs.fields(type(self)) if field.repr)
@@ -176,7 +176,7 @@ class TextPart(PartEvent):
     """Whether the text has ended."""
     is_synthetic: bool = False
     """Whether opencode wrote it (to continue after a compaction, say) rather than the model."""
-    metadata: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     """What opencode or the provider attached."""
 
 
@@ -224,7 +224,7 @@ class ToolPart(PartEvent):
     """The provider's id of the call."""
     status: str = "pending"
     """One of `ToolStatus`, or whatever a later opencode says."""
-    input: Mapping[str, Any] = attrs.field(factory=dict)
+    input: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """The arguments the model gave."""
     output: str | None = None
     """What the model is told, once completed."""
@@ -232,9 +232,9 @@ class ToolPart(PartEvent):
     """What went wrong, when the status is ``error``."""
     title: str | None = None
     """opencode's one-line description."""
-    metadata: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     """The tool's own extras: ``exit`` of a shell command, ``sessionId`` of a subagent."""
-    state: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    state: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     """opencode's own record of the call, which the fields above were read from."""
 
 
@@ -259,7 +259,7 @@ class PermissionAsked(Event):
     """What is asked for: ``bash``, ``edit``, ``external_directory`` ..."""
     patterns: tuple[str, ...] = ()
     """What it would be used on: commands, paths."""
-    metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
     """Details of the tool call."""
     always: tuple[str, ...] = ()
     """The patterns that an answer ``always`` would allow from now on."""

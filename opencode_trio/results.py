@@ -47,7 +47,7 @@ class RunResult:
     """The session the turn ran in."""
     turns: int = 0
     """How many steps the model finished: one request and its reply each."""
-    tool_calls: list[dict[str, Any]] = attrs.field(factory=list, repr=False)
+    tool_calls: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]], repr=False)
     """The tool calls as the wire tells them, each once, in its last state.  ``run`` and a server tell
     them differently; `tool_parts` reads the same."""
     tool_parts: tuple[ToolPart, ...] = attrs.field(default=(), repr=False)
@@ -56,7 +56,7 @@ class RunResult:
     """Tokens of the whole session tree."""
     total_cost: float = 0.0
     """US dollars, of the whole session tree; 0 when opencode knows no price for the model."""
-    cost_by_session: Mapping[str, float] = attrs.field(factory=dict, repr=False)
+    cost_by_session: Mapping[str, float] = attrs.field(factory=dict[str, float], repr=False)
     """US dollars by session: the turn's own and those of its subagents."""
     duration_s: float | None = None
     """Seconds from the call to the end of the turn."""
@@ -65,9 +65,9 @@ class RunResult:
     session.  No verdict: opencode exits with 0 on failures and with 1 on success."""
     stderr: str = attrs.field(default="", repr=False)
     """The end of what the process wrote to stderr, without colours."""
-    events: list[dict[str, Any]] = attrs.field(factory=list, repr=False)
+    events: list[dict[str, Any]] = attrs.field(factory=list[dict[str, Any]], repr=False)
     """Every record as it came over the wire, unknown fields included."""
-    raw_stdout_lines: list[str] = attrs.field(factory=list, repr=False)
+    raw_stdout_lines: list[str] = attrs.field(factory=list[str], repr=False)
     """Every line of the process's output; empty in a session."""
     teardown: Teardown | None = None
     """How the run's processes were ended; ``None`` before that, and in a session."""

@@ -72,7 +72,7 @@ class _Counts:
     turns: int = 0
     steps: int = 0
     cost_usd: float = 0.0
-    directories: set[str] = attrs.field(factory=set)
+    directories: set[str] = attrs.field(factory=set[str])
 
     def add(self, result: RunResult) -> None:
         self.turns += 1
@@ -364,10 +364,11 @@ async def connect_server(
         open_background() as tasks,
     ):
         link = Link(api, url=url, tasks=tasks)
+        version = None
         with trio.move_on_after(CONNECT_S) as limit:
             version = await check_health(link)
             tasks.start_soon(link.bus.run)
             await link.bus.wait_connected()
-        if limit.cancelled_caught:
+        if limit.cancelled_caught or version is None:
             raise OpenCodeServerError(f"{url}: no event within {CONNECT_S:g} s")
         yield OpenCodeServer(link, workspace=workspace, version=version)

@@ -422,7 +422,7 @@ class Session:
 
     async def _set_rules(self, settings: TurnSettings) -> None:
         rules = self._plan.rules
-        agent = await self._agent_rules(settings.cfg.agent) if rules.needs_agent else []
+        agent = await self._agent_rules(settings.cfg.agent) if rules.needs_agent else ()
         if wanted := rules.to_add(settings.rules, agent):
             check_taken(await self._call(endpoints.add_rules(self._id, wanted)), wanted)
             rules.added(wanted)
@@ -434,4 +434,4 @@ class Session:
             name = text_or_none_of(config, "default_agent") or DEFAULT_AGENT
         agents = await self._call(endpoints.agents())
         found = (objects_of(a.get("permission")) for a in agents if a.get("name") == name)
-        return next(found, [])
+        return next(found, ())

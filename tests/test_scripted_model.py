@@ -98,6 +98,12 @@ def test_impossible_replies_are_refused(make: Callable[[], object], message: str
         make()
 
 
+def test_arguments_that_no_call_can_have_are_refused() -> None:
+    arguments: Any = ["not", "named"]
+    with pytest.raises(TypeError, match="arguments must be"):
+        ToolCall("bash", arguments)
+
+
 @pytest.mark.parametrize("value", [7, None, b"bytes", ["ok", 7]])
 def test_what_is_no_reply_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="strings and of the actions"):

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import attrs
 import trio
 
+from opencode_trio._json import is_object
+
 from ._chunks import Envelope, Reported, Step, completion, error_body, stream_steps
 from ._ledger import Ledger
 from ._replies import Cut, Delay, Disconnect, HttpError, Reply, Stall
@@ -206,11 +208,10 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 def _parse_object(data: bytes) -> dict[str, Any]:
-    match json.loads(data):
-        case dict() as body:
-            return body
-        case _:
-            raise ValueError("it is not a JSON object")
+    body = json.loads(data)
+    if not is_object(body):
+        raise ValueError("it is not a JSON object")
+    return body
 
 
 def _steps(reply: Reply, request: ModelRequest) -> list[Step]:

@@ -88,6 +88,7 @@ class LeakCheck:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        leaks: list[str] = []
         deadline = time.monotonic() + SETTLE_S  # the wall's: processes know no virtual time
         with trio.CancelScope(shield=True):
             while (leaks := self._leaks()) and time.monotonic() < deadline:

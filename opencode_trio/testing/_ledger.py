@@ -18,10 +18,10 @@ class Ledger:
     """The books of one scripted model, and the bell that rings at every entry."""
 
     title_model_id: str
-    requests: list[ModelRequest] = attrs.field(factory=list)
-    title_requests: list[ModelRequest] = attrs.field(factory=list)
-    unanswered: list[ModelRequest] = attrs.field(factory=list)
-    reported: list[Usage] = attrs.field(factory=list)
+    requests: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
+    title_requests: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
+    unanswered: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
+    reported: list[Usage] = attrs.field(factory=list[Usage])
     open_requests: int = 0
     failure: Exception | None = None
     """The first error of the script or of the server itself."""

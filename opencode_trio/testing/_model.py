@@ -37,7 +37,7 @@ class ScriptedModel:
     """The context window that opencode is told of, in tokens."""
     output_limit: int
     """The longest answer that opencode is told of, in tokens."""
-    _ledger: Ledger = attrs.field(repr=False)
+    _ledger: Ledger = attrs.field(repr=False, alias="ledger")
 
     @property
     def requests(self) -> Sequence[ModelRequest]:
@@ -104,7 +104,7 @@ class ScriptedModel:
             OpenCodeConfigError: A field is wrong.
         """
         extra: Mapping[str, Any] = overrides.pop("config_overrides", None) or {}
-        fields = {
+        fields: dict[str, Any] = {
             "model": f"{PROVIDER_ID}/{self.model_id}",
             "small_model": f"{PROVIDER_ID}/{TITLE_MODEL_ID}",
             "config_overrides": deep_merge(self.opencode_config, extra),

@@ -77,7 +77,7 @@ def own_descriptors() -> dict[int, str]:
     folder = PROC / "self/fd"
     if not folder.exists():
         folder = Path("/dev/fd")
-    found = {}
+    found: dict[int, str] = {}
     for name in os.listdir(folder):  # noqa: PTH208 - a listing, not paths
         with suppress(OSError):  # the listing's own descriptor is closed again
             found[int(name)] = _target(folder / name)

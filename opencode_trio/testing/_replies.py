@@ -39,13 +39,18 @@ class Reasoning:
     """Pause between two deltas, in seconds."""
 
 
+def _are_arguments(_: object, __: object, value: object) -> None:
+    if not isinstance(value, Mapping | str):
+        raise TypeError(f"arguments must be a mapping or a string, not {value!r}")
+
+
 @attrs.frozen
 class ToolCall:
     """Call a tool of opencode. Several in one reply are parallel calls of one step."""
 
     name: str = attrs.field(validator=instance_of(str))
     arguments: Mapping[str, Any] | str = attrs.field(
-        factory=dict, validator=instance_of((Mapping, str))
+        factory=dict[str, Any], validator=_are_arguments
     )
     """The arguments; a string is sent as it stands, which need not be valid JSON."""
     call_id: str | None = attrs.field(default=None, kw_only=True)
@@ -118,7 +123,7 @@ class HttpError:
     message: str = "the provider refused the request"
     code: str | None = attrs.field(default=None, kw_only=True)
     type: str = attrs.field(default="invalid_request_error", kw_only=True)
-    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True)
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
 
 
 Action: TypeAlias = (
@@ -168,7 +173,8 @@ class Reply:
             finish = "tool_calls" if any(isinstance(a, ToolCall) for a in done) else "stop"
         if finish is not None and finish not in get_args(FinishReason):
             raise ValueError(f"finish must be one of {get_args(FinishReason)}, not {finish!r}")
-        self.__attrs_init__(actions=done, usage=usage, finish=finish)
+        # pyright takes attrs for dataclasses, which have no such method.
+        self.__attrs_init__(actions=done, usage=usage, finish=finish)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     @property
     def is_complete(self) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from opencode_trio._json import objects_of
+
 # How opencode's built-in title agent introduces itself, for requests whose model id does not tell.
 _TITLE_PROMPT = "You are a title generator"
 
@@ -98,5 +100,5 @@ def _text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    parts = [part for part in content or () if isinstance(part, dict)]
+    parts = objects_of(content)
     return "\n".join(str(part["text"]) for part in parts if part.get("type") == "text")

@@ -27,10 +27,11 @@ def compile_script(script: Script) -> Callable[[ModelRequest], Awaitable[Reply]]
     """
     if isinstance(script, str | Reply | Action):
         return _always(as_reply(script))
-    if isinstance(script, Iterable):
-        return _in_turn(script)
     if callable(script):
         return _by_function(script)
+    # It may come from code without types.
+    if isinstance(script, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return _in_turn(script)
     raise TypeError(f"a script is a function, an iterable of replies or one reply, not {script!r}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import hypercorn.trio
@@ -56,9 +57,6 @@ async def serve(
     """
     async with trio.open_nursery() as nursery:
         # The socket listens before hypercorn reports it, so nothing polls for readiness.
-        binds = await nursery.start(
-            lambda task_status: hypercorn.trio.serve(
-                cast("Any", app), _config(), mode="asgi", task_status=task_status
-            )
-        )
+        hypercorn_serve = cast("Any", hypercorn.trio).serve  # has types, but no complete ones
+        binds = await nursery.start(partial(hypercorn_serve, app, _config(), mode="asgi"))
         task_status.started(binds[0])
