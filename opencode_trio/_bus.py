@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -27,8 +27,9 @@ from opencode_trio.events import (
     InstanceDisposed,
     ServerConnected,
     ServerHeartbeat,
+    SessionCreated,
     SessionDeleted,
-    SessionInfoEvent,
+    SessionUpdated,
 )
 
 _log = logging.getLogger("opencode_trio")
@@ -173,22 +174,30 @@ class Bus:
             return  # the same event again, for replicas
         self.counts.events += 1
         event = bus_event(record)
-        if isinstance(event, ServerConnected | ServerHeartbeat):
-            self.ids.saw(text_of(payload, "id"), time.time() * 1000)
-        elif isinstance(event, SessionInfoEvent):
-            self._note(event)
-        elif isinstance(event, InstanceDisposed):
-            self.disposals += 1
+        if (note := NOTES.get(type(event))) is not None:
+            note(self, event)
         if event.session_id is not None and not self.hand_out(event):
             self._hand_over(event)
 
-    def _note(self, event: SessionInfoEvent) -> None:
-        if event.session_id is None:
-            return
-        if isinstance(event, SessionDeleted):
-            self.tree.forget(event.session_id)
-        elif event.parent_id is not None:
+    def note_time(self, event: ServerConnected | ServerHeartbeat) -> None:
+        """Learn the server's time, from the id of an event of its own."""
+        payload = object_of(event.raw.get("payload")) or event.raw
+        self.ids.saw(text_of(payload, "id"), time.time() * 1000)
+
+    def note_parent(self, event: SessionCreated | SessionUpdated) -> None:
+        """Learn whose subagent a session is."""
+        if event.session_id is not None and event.parent_id is not None:
             self.tree.add(event.session_id, event.parent_id, event.agent)
+
+    def note_end(self, event: SessionDeleted) -> None:
+        """Forget a session."""
+        if event.session_id is not None:
+            self.tree.forget(event.session_id)
+
+    def note_disposal(self, event: InstanceDisposed) -> None:
+        """Know that what the server had read in a directory is gone."""
+        del event  # of whichever directory
+        self.disposals += 1
 
     def hand_out(self, event: Event) -> bool:
         """Give an event to the turn of its session tree; say whether there is one."""
@@ -202,3 +211,14 @@ class Bus:
         is_known = event.session_id in self.tree
         if self._strays is not None and self._roots and not is_known:
             self._strays(event)
+
+
+NOTES: Mapping[type[Event], Callable[[Bus, Any], None]] = {
+    ServerConnected: Bus.note_time,
+    ServerHeartbeat: Bus.note_time,
+    SessionCreated: Bus.note_parent,
+    SessionUpdated: Bus.note_parent,
+    SessionDeleted: Bus.note_end,
+    InstanceDisposed: Bus.note_disposal,
+}
+"""What the bus itself learns from an event, before anybody gets it."""

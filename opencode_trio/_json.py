@@ -85,8 +85,10 @@ def _piece_of(piece: Json) -> str:
 
 def session_id_of(*sources: Json) -> str | None:
     """Return the first session id that one of the sources names."""
-    found = (text_or_none_of(source, "sessionID") for source in sources)
-    return next(filter(None, found), None)
+    for source in sources:
+        if found := text_of(source, "sessionID"):
+            return found
+    return None
 
 
 def tokens_of(value: object) -> TokenUsage:

@@ -38,7 +38,7 @@ HARD_LIMIT = 4096
 """Some megabytes of events, for a reader who has stopped reading."""
 
 JOINED_CHARACTERS = 4096
-"""How long a delta may grow by joining, which copies it each time."""
+"""How long a delta may grow by joining: what is dropped is dropped whole."""
 
 _DROPPABLE = (
     TextPart,
@@ -65,6 +65,8 @@ class Mailbox:
         self._droppable: OrderedDict[int, None] = OrderedDict()
         self._newest: dict[Hashable, int] = {}  # by what the event tells of
         self._count = 0
+        self._pieces: list[str] = []  # of deltas that are joined to the newest event
+        self._joined = 0  # how long that one is with them
         self._dropped = 0
         self._closed = False
         self._waiting = trio.lowlevel.ParkingLot()
@@ -74,12 +76,11 @@ class Mailbox:
 
     def put(self, event: Event) -> None:
         """Add an event; a closed mailbox takes no more."""
-        if self._closed:
+        if self._closed or self._join(event):
             return
-        if not self._join(event):
-            if len(self._events) >= self._limit:
-                self._make_room(event)
-            self._append(event)
+        if len(self._events) >= self._limit:
+            self._make_room(event)
+        self._append(event)
         self._waiting.unpark()
 
     def close(self) -> None:
@@ -113,14 +114,18 @@ class Mailbox:
         return self._remove(next(iter(self._events)))
 
     def _append(self, event: Event) -> None:
+        self._seal()
         self._count += 1
         self._events[self._count] = event
+        self._joined = len(event.delta) if isinstance(event, _DELTAS) else 0
         if isinstance(event, _DROPPABLE):
             self._droppable[self._count] = None
         if (subject := _subject(event)) is not None:
             self._newest[subject] = self._count
 
     def _remove(self, number: int) -> Event:
+        if number == self._count:
+            self._seal()
         event = self._events.pop(number)
         self._droppable.pop(number, None)
         subject = _subject(event)
@@ -134,10 +139,19 @@ class Mailbox:
             return False
         if type(last) is not type(event) or last.part_id != event.part_id:
             return False
-        if len(last.delta) > JOINED_CHARACTERS:
+        if self._joined > JOINED_CHARACTERS:
             return False
-        self._events[self._count] = attrs.evolve(last, delta=last.delta + event.delta)
+        self._pieces.append(event.delta)
+        self._joined += len(event.delta)
         return True
+
+    def _seal(self) -> None:
+        """Join the pieces to the newest event; not one by one, which would copy them each time."""
+        last = self._events.get(self._count)
+        if self._pieces and isinstance(last, _DELTAS):
+            text = "".join([last.delta, *self._pieces])
+            self._events[self._count] = attrs.evolve(last, delta=text)
+        self._pieces.clear()
 
     def _make_room(self, event: Event) -> None:
         older = self._newest.get(_subject(event))

@@ -35,6 +35,7 @@ from opencode_trio.events import (
     QuestionAsked,
     QuestionRejected,
     QuestionReplied,
+    TextDelta,
 )
 from opencode_trio.results import RunResult, result_of
 
@@ -117,7 +118,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
         self._answered = trio.Event()  # the prompt has its answer
         self._settled = trio.Event()  # and it is known what came of it
         self._told = trio.Event()  # whoever waits can be told the end
-        self._moved = trio.Event()  # replaced with each event that came
+        self._moved = trio.Event()  # replaced with each event that may end a wait
 
     # --- for the user ---------------------------------------------------------------------
 
@@ -218,9 +219,10 @@ class Turn(trio.abc.ReceiveChannel[Event]):
             self._fail(exc)
         for item in shown:
             self._show(item)
-        self._settle_asks(event)
-        self._moved.set()
-        self._moved = trio.Event()
+        if not isinstance(event, TextDelta):  # nine in ten are, and settle nothing
+            self._settle_asks(event)
+            self._moved.set()
+            self._moved = trio.Event()
 
     def resumed(self) -> None:
         """Fill the gap that the stream has had."""

@@ -9,6 +9,8 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fake_server import FakeServer, created, delta, event, status
 from opencode_trio._background import open_background
@@ -181,6 +183,26 @@ async def test_deltas_that_nobody_reads_are_joined():
         ("q", "x"),
         ("p", "d"),
     ]
+
+
+@given(st.lists(st.sampled_from(["p", "q", "event", "take"]), max_size=40))
+async def test_joining_loses_no_letter_and_keeps_the_order(moves: list[str]):
+    box = Mailbox()
+    put: list[tuple[str, int]] = []
+    taken: list[Event] = []
+    for number, move in enumerate(moves):
+        if move == "take" and len(box):
+            taken.append(await box.take())
+        elif move == "event":
+            box.put(SessionIdle(session_id="ses_1"))
+        elif move != "take":
+            put.append((move, number))
+            box.put(piece(move, f"{number} "))
+    taken += await drained(box)
+    deltas = [event for event in taken if isinstance(event, TextDelta)]
+    told = [(event.part_id, int(n)) for event in deltas for n in event.delta.split()]
+    assert told == put
+    assert sum(isinstance(event, SessionIdle) for event in taken) == moves.count("event")
 
 
 async def test_beyond_the_limit_newer_states_replace_older_ones():
