@@ -11,6 +11,10 @@ from opencode_trio._turn import ANSWERED, ENDS_OF_A_STEP
 from opencode_trio.errors import OpenCodeLimitError
 from opencode_trio.events import Event, StepFinished, StepStarted
 
+MAX_STEPS = 1000
+"""For a turn that names no limit of its own.  Agents that work for hours take a few hundred requests
+to the model; opencode itself would let one go round in circles for ever, and pay for it."""
+
 MAX_UNKNOWN_FINISHES = 3
 """How many steps in a row may end in no known way.  One broken stream happens, and asking again
 mends it; three in a row is a provider that is down, and each costs a whole prompt."""

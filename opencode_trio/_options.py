@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import attrs
 
 from opencode_trio._files import FileLike
+from opencode_trio._guard import MAX_STEPS
 from opencode_trio._json import Json
 from opencode_trio._rules import session_rules
 from opencode_trio._scopes import check_scope, merged
@@ -33,7 +34,7 @@ class TurnOptions(TypedDict, total=False):
     files: Sequence[FileLike]
     """Paths, or ``(bytes, media_type)``; they are sent with the prompt."""
     max_steps: int
-    """The most requests to the model, subagents' included."""
+    """The most requests to the model, subagents' included; 1000 unless given, here or in the settings."""
     max_cost_usd: float
     """The most US dollars, subagents' included."""
     max_retry_wait_s: float | None
@@ -82,7 +83,7 @@ def turn_settings(
         cfg=attrs.evolve(merged(session, own), **named),
         rules=session_rules(own),
         limits=Limits(
-            max_steps=named.get("max_steps") or own.max_steps or session.max_steps,
+            max_steps=(named.get("max_steps") or own.max_steps or session.max_steps or MAX_STEPS),
             max_cost_usd=_positive(options, "max_cost_usd"),
             max_retry_wait_s=_positive(options, "max_retry_wait_s", LONGEST_RETRY_WAIT_S),
         ),

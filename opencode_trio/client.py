@@ -16,6 +16,7 @@ from opencode_trio._binary import probe_version, resolve_binary
 from opencode_trio._checks import checked_prompt
 from opencode_trio._command import build_argv
 from opencode_trio._eventlog import EventLog
+from opencode_trio._guard import MAX_STEPS
 from opencode_trio._isolation import ChildHome
 from opencode_trio._run import Run, RunPlan, open_run
 from opencode_trio._surroundings import prepare_surroundings
@@ -248,7 +249,7 @@ class AsyncOpenCodeClient:
                     workspace=directory,
                     env=home.env,
                     scratch=home.scratch,
-                    max_steps=cfg.max_steps,
+                    max_steps=cfg.max_steps or MAX_STEPS,
                 )
                 run = await stack.enter_async_context(open_run(plan, log))
                 await trio.sleep(self._startup_delay_s if shares_database else 0)

@@ -84,7 +84,8 @@ class RunConfig:
     thinking: bool = _setting(check.is_flag, default=False)
     """Whether ``run`` prints the model's thinking.  Sessions always tell it."""
     max_steps: int | None = _setting(check.is_count)
-    """The most requests to the model in a turn; one more ends it with `OpenCodeLimitError`."""
+    """The most requests to the model in a turn, 1000 unless given; one more ends it with
+    `OpenCodeLimitError`.  In a session those of subagents count."""
 
     def build_opencode_config_dict(self) -> dict[str, Any]:
         """Build the configuration that opencode is given."""

@@ -36,6 +36,7 @@ from opencode_trio import (
 )
 from opencode_trio._binary import parse_version, probe_version, resolve_binary
 from opencode_trio._eventlog import EventLog
+from opencode_trio._guard import MAX_STEPS
 from opencode_trio._process import open_child
 from opencode_trio.client import SQLITE_CRASHES, is_startup_crash
 from wire import lines_of, records_of
@@ -482,6 +483,17 @@ async def test_a_new_log_is_private_and_excluded_types_stay_in_the_result(
     assert kinds == ["step_start", "step_finish"]
     assert len(result.events) == 3
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+async def test_an_agent_that_runs_in_circles_is_ended(make, workspace):
+    """Also where nobody set a limit: opencode itself has none."""
+    circles = """while :; do
+      echo '{"type":"step_start","part":{}}'
+      echo '{"type":"step_finish","part":{"reason":"tool-calls"}}'
+    done"""
+    with pytest.raises(OpenCodeLimitError, match=f"max_steps={MAX_STEPS}") as caught:
+        await AsyncOpenCodeClient(make(circles).path).async_run("hi", workspace)
+    assert caught.value.partial.turns == MAX_STEPS
 
 
 async def test_each_event_is_on_disk_before_it_is_handed_out(make, workspace, tmp_path):

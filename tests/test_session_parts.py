@@ -14,6 +14,7 @@ import fake_server as fake
 from opencode_trio._bus_wire import bus_event
 from opencode_trio._deltas import DeltaSorter
 from opencode_trio._fold import TurnFold
+from opencode_trio._guard import MAX_STEPS
 from opencode_trio._json import Json
 from opencode_trio._live import LiveTurn
 from opencode_trio._options import turn_settings
@@ -122,6 +123,7 @@ def test_options_lie_over_the_sessions_settings():
     )
     assert (settings.cfg.model, settings.cfg.agent) == ("p/turn", "build")
     assert settings.limits == Limits(max_steps=9, max_cost_usd=1)
+    assert turn_settings(RunConfig(), None, {}).limits.max_steps == MAX_STEPS
     with pytest.raises(TypeError, match="modle"):
         turn_settings(session, None, {"modle": "x"})
     for wrong in (0, -1, "1", True, float("nan")):
