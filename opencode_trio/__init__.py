@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opencode_trio._agent import (
         Agent,
+        AgentStatus,
         Outcome,
     )
     from opencode_trio._agent_report import (
@@ -168,12 +169,13 @@ __version__ = "0.1.0.dev0"
 # A name is imported when it is first asked for: a program that runs agents does not pay for
 # servers, and one that only reads events pays for neither.
 _HOMES = {
-    "_agent": "Agent Outcome",
+    "_agent": "Agent AgentStatus Outcome",
     "_agent_report": "AgentReport Figures",
     "_binary": "resolve_binary",
     "_budget": "Budget Spending limit_spending",
     "_command": "build_argv",
     "_keeper": "Graces",
+    "_options": "TurnOptions",
     "_own_session": "OpenCodeSession",
     "_options": "TurnOptions",
     "_run": "Run",
@@ -236,6 +238,7 @@ __all__ = [
     "AgentOptions",
     "AgentReport",
     "AgentSnapshot",
+    "AgentStatus",
     "AgentTask",
     "AskRequest",
     "AsyncOpenCodeClient",

@@ -21,7 +21,7 @@ class Activity:
     """The state of one session tree, for somebody to look at."""
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps: int = 0
         """Requests to the model that were finished."""
         self._tools: dict[str | None, str] = {}
         self._asks: set[str] = set()

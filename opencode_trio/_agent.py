@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Generic, Literal, cast, get_args
 
 import attrs
 import trio
@@ -12,26 +12,32 @@ import trio
 from opencode_trio._activity import Activity
 from opencode_trio._budget import Budget, Excess, Meter, Spending
 from opencode_trio._task import AgentTask
+from opencode_trio._typevars import ValueT_co
 from opencode_trio.errors import OpenCodeCancelledError, OpenCodeError
 from opencode_trio.events import Event
-from opencode_trio.results import RunResult
+from opencode_trio.results import RunResult, is_result
 from opencode_trio.session import Session
 
-AgentStatus = Literal["waiting", "starting", "running", "completed", "failed", "cancelled"]
+OutcomeStatus = Literal["completed", "failed", "cancelled"]
+"""How an agent ended."""
+
+AgentStatus = Literal["waiting", "starting", "running", OutcomeStatus]
 """``waiting`` for its turn among the others, ``starting`` while a server or a session is opened."""
 
-OVER = frozenset({"completed", "failed", "cancelled"})
+OVER: frozenset[AgentStatus] = frozenset(get_args(OutcomeStatus))
 
 
 @attrs.frozen(kw_only=True)
-class Outcome:
-    """What came of an agent."""
+class Outcome(Generic[ValueT_co]):
+    """What came of an agent.
+
+    Generic over its value, as `Agent` is.
+    """
 
     name: str
-    status: AgentStatus
-    """``completed``, ``failed`` or ``cancelled``."""
-    value: Any = None
-    """The `RunResult` of a prompt, or what the function returned."""
+    status: OutcomeStatus
+    value: ValueT_co | None = None
+    """The `RunResult` of a prompt, or what the function returned; ``None`` if it did not."""
     error: Exception | None = None
     """Why there is no value."""
     session_id: str | None = None
@@ -46,9 +52,17 @@ class Outcome:
     duration_s: float = 0.0
     """Seconds from its start, waiting for others not included."""
 
+    def unwrap(self) -> ValueT_co:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return cast("ValueT_co", self.value)  # if it is None, that is what was returned
 
-class Agent:
+
+class Agent(Generic[ValueT_co]):
     """An agent of a swarm, from `Swarm.start_soon`.
+
+    Generic over its value: the `RunResult` of a prompt, or what its function returns.
 
     Args:
         number: which of the swarm's it is, from 1.
@@ -61,7 +75,7 @@ class Agent:
     def __init__(
         self,
         number: int,
-        task: AgentTask,
+        task: AgentTask[ValueT_co],
         *,
         budget: Budget,
         changed: Callable[[], None],
@@ -69,27 +83,27 @@ class Agent:
     ) -> None:
         self.number = number
         self.task = task
-        self.name = task.name or f"agent {number}"
+        self.name: str = task.name or f"agent {number}"
         """What it is called."""
-        self.budget = Budget(
+        self.budget: Budget = Budget(
             max_cost_usd=task.max_cost_usd, max_tokens=task.max_tokens, parent=budget
         )
         """What it may spend, within its swarm's."""
         self.session_id: str | None = None
         """Its session, once it has one."""
-        self.outcome: Outcome | None = None
+        self.outcome: Outcome[ValueT_co] | None = None
         """What came of it, once it is over."""
-        self.activity = Activity()
+        self.activity: Activity = Activity()
         """What it is doing."""
         self.diff: str | None = None
         """What it changed in its worktree."""
-        self.attempts = 0
+        self.attempts: int = 0
         """How often it was begun."""
-        self.has_server = False
+        self.has_server: bool = False
         """Whether it got a server in this attempt."""
-        self.is_touched = False
+        self.is_touched: bool = False
         """Whether anything may have been sent that should not be sent twice."""
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         """What it runs in."""
         self._changed = changed
         self._keep_events = keep_events
@@ -131,7 +145,7 @@ class Agent:
         """Cancel it: its turn is aborted.  Of no effect when it is over."""
         self.scope.cancel()
 
-    async def wait(self) -> Outcome:
+    async def wait(self) -> Outcome[ValueT_co]:
         """Wait until it is over; return what came of it.
 
         **Cancellation**: harmless to the agent.
@@ -143,7 +157,7 @@ class Agent:
             raise AssertionError("an agent that is over has an outcome")
         return self.outcome
 
-    async def result(self) -> Any:
+    async def result(self) -> ValueT_co:
         """Wait until it is over; return its value.
 
         Returns:
@@ -156,10 +170,7 @@ class Agent:
 
         **Cancellation**: harmless to the agent.
         """
-        outcome = await self.wait()
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+        return (await self.wait()).unwrap()
 
     # --- for the swarm ----------------------------------------------------------------------
 
@@ -217,7 +228,7 @@ class Agent:
             self._conclude("cancelled", error=error)
 
     def _conclude(
-        self, status: AgentStatus, *, value: Any = None, error: Exception | None = None
+        self, status: OutcomeStatus, *, value: Any = None, error: Exception | None = None
     ) -> None:
         if error is not None:
             where = f"session {self.session_id}" if self.session_id else "before it had a session"
@@ -241,7 +252,7 @@ class Agent:
         self._over.set()
 
     def _kept(self, value: Any) -> Any:
-        if self._keep_events or not isinstance(value, RunResult):
+        if self._keep_events or not is_result(value):
             return value
         return attrs.evolve(value, events=[])
 

@@ -76,12 +76,12 @@ class Bus:
     """
 
     def __init__(self, open_events: Callable[[], Records]) -> None:
-        self.tree = SessionTree()
+        self.tree: SessionTree = SessionTree()
         """Every session with a parent that the stream has told of."""
-        self.ids = MessageIds()
+        self.ids: MessageIds = MessageIds()
         """Makes message ids by the server's clock, which the stream tells."""
-        self.counts = BusCounts()
-        self.disposals = 0
+        self.counts: BusCounts = BusCounts()
+        self.disposals: int = 0
         """How often the server has let go of a directory, and of what it had read there."""
         self.failure: OpenCodeServerError | None = None
         """Why the stream is not open at the moment, if it failed."""

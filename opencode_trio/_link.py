@@ -71,8 +71,8 @@ class Link:
         self.url = url
         self.cfg = cfg
         self.pid = pid
-        self.bus = Bus(api.open_events)
-        self.gone = trio.Event()
+        self.bus: Bus = Bus(api.open_events)
+        self.gone: trio.Event = trio.Event()
         """Set when the server has ended."""
         self.failure: OpenCodeServerError | None = None
         """Why, then."""

@@ -18,28 +18,29 @@ from opencode_trio.errors import OpenCodeConfigError
 
 
 class TurnOptions(TypedDict, total=False):
-    """Options of one turn; all may be left out."""
+    """Options of one turn; all may be left out, or ``None``."""
 
-    run_cfg: RunConfig
+    run_cfg: RunConfig | None
     """Model, agent, variant, permission, tools and max_steps of this turn.  What belongs to the
     server (mcp, instructions, providers) is refused."""
-    model: str
+    model: str | None
     """The model, as ``provider/model``."""
-    agent: str
+    agent: str | None
     """The agent."""
-    variant: str
+    variant: str | None
     """The model's variant."""
-    system: str
+    system: str | None
     """Instructions beside the agent's own."""
-    files: Sequence[FileLike]
+    files: Sequence[FileLike] | None
     """Paths, or ``(bytes, media_type)``; they are sent with the prompt."""
-    max_steps: int
+    max_steps: int | None
     """The most requests to the model, subagents' included; 1000 unless given, here or in the settings."""
-    max_cost_usd: float
+    max_cost_usd: float | None
     """The most US dollars, subagents' included."""
     max_retry_wait_s: float | None
-    """The longest wait, in seconds, that the provider may ask for; 900 unless given."""
-    fail_if_silent: float
+    """The longest wait, in seconds, that the provider may ask for; 900 if left out, ``None`` is no
+    limit."""
+    fail_if_silent: float | None
     """Fail when nothing is heard for so many seconds, while neither a human nor a retry of the
     provider is waited for.  A tool that works without output is silent, too."""
     answer_by_hand: bool
@@ -88,7 +89,7 @@ def turn_settings(
             max_retry_wait_s=_positive(options, "max_retry_wait_s", LONGEST_RETRY_WAIT_S),
         ),
         system=options.get("system"),
-        files=options.get("files", ()),
+        files=options.get("files") or (),
         fail_if_silent_s=_positive(options, "fail_if_silent"),
         by_hand=options.get("answer_by_hand", False),
     )

@@ -45,7 +45,7 @@ class Child:
     """A running child."""
 
     def __init__(self, process: trio.Process, keeper: Keeper, on_stderr: Callable[[Child], None]):
-        self.pid = process.pid
+        self.pid: int = process.pid
         """The child's own pid."""
         self.teardown: Teardown | None = None
         """How the family was ended; ``None`` until the block has been left."""

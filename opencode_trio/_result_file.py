@@ -16,7 +16,7 @@ from opencode_trio._agent import Outcome
 from opencode_trio._json import Json
 from opencode_trio._task_file import BatchTask, read_object
 from opencode_trio.errors import OpenCodeConfigError
-from opencode_trio.results import RunResult
+from opencode_trio.results import is_result
 
 BEGINNING = b'{"id": '
 """Of each line, as `record_of` orders it."""
@@ -129,7 +129,7 @@ def _statuses(path: Path, content: bytes) -> dict[str, str]:
 
 def record_of(task: BatchTask, outcome: Outcome) -> Json:
     """Say what came of a task."""
-    result = outcome.value if isinstance(outcome.value, RunResult) else outcome.partial
+    result = outcome.value if is_result(outcome.value) else outcome.partial
     error = outcome.error
     return {
         "id": task.task_id,

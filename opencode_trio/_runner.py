@@ -15,6 +15,7 @@ from opencode_trio._pool import Pool
 from opencode_trio._task import AgentTask
 from opencode_trio._timeout import time_limit
 from opencode_trio._turnstile import Ticket, Turnstile
+from opencode_trio._typevars import ValueT
 from opencode_trio._workspace import StrPath
 from opencode_trio._worktree import open_worktree
 from opencode_trio.asks import PermissionCallback, QuestionCallback
@@ -44,7 +45,7 @@ class Common:
     history: History
     """What is kept of what they do."""
 
-    def laid_under(self, task: AgentTask) -> AgentTask:
+    def laid_under(self, task: AgentTask[ValueT]) -> AgentTask[ValueT]:
         """Fill in what a task leaves out."""
         names = ("workspace", "run_cfg", "on_permission", "on_question")
         missing = {name: getattr(self, name) for name in names if getattr(task, name) is None}

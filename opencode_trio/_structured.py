@@ -5,16 +5,20 @@ opencode passes a schema on to the model but checks nothing, so the answer is ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import attrs
 
 from opencode_trio._json import Json, is_mapping
 from opencode_trio._schema import schema_of
+from opencode_trio._typevars import AnswerT
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
 from opencode_trio.events import ErrorInfo
 from opencode_trio.results import RunResult
+
+OutputKind: TypeAlias = type[AnswerT] | Mapping[str, Any]
+"""What an answer must match: an attrs class, or a JSON schema."""
 
 NO_ANSWER = "StructuredOutputError"
 """opencode's name for a model that answered in words instead, and ours for a wrong answer."""

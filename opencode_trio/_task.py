@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias, TypedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeAlias, TypedDict, TypeGuard
 
 import attrs
 
 from opencode_trio._checks import checked_prompt
+from opencode_trio._structured import OutputKind
+from opencode_trio._typevars import ValueT_co
 from opencode_trio._workspace import StrPath
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.session import Session
 
-Work: TypeAlias = str | Callable[..., Awaitable[Any]]
+Work: TypeAlias = str | Callable[..., Awaitable[ValueT_co]]
 """A prompt, or an async function that gets a session first, and then the ``args``."""
 
 
 class AgentOptions(TypedDict, total=False):
-    """Options of one agent; all may be left out."""
+    """Options of one agent; ``None`` is as if it were left out."""
 
-    name: str
+    name: str | None
     """What to call it."""
-    workspace: StrPath
+    workspace: StrPath | None
     """The directory it works in; by default the swarm's, then the server's."""
-    run_cfg: RunConfig
+    run_cfg: RunConfig | None
     """Its settings; by default the swarm's."""
-    output: type | Mapping[str, Any]
-    """Of a prompt: a JSON schema or an attrs class that the answer must match."""
-    timeout_s: float
+    timeout_s: float | None
     """Seconds from when its session is open."""
-    max_cost_usd: float
+    max_cost_usd: float | None
     """The most US dollars, subagents' included; it is cancelled beyond."""
-    max_tokens: int
+    max_tokens: int | None
     """The most tokens, likewise."""
-    on_permission: PermissionCallback
+    on_permission: PermissionCallback | None
     """Answers its requests for permission; by default the swarm's."""
-    on_question: QuestionCallback
+    on_question: QuestionCallback | None
     """Answers its questions; by default the swarm's."""
     restartable: bool
     """Whether it may be done again from its beginning when its server ends under it."""
@@ -46,27 +46,30 @@ class AgentOptions(TypedDict, total=False):
     `workspace` is in.  It is removed in the end, and its changes are the outcome's ``diff``."""
 
 
-def _check_work(_: AgentTask, __: attrs.Attribute[Any], work: object) -> None:
+def _check_work(_: AgentTask, __: attrs.Attribute[Any], work: Any) -> None:
     if not callable(work):
         checked_prompt(work)
 
 
 @attrs.frozen
-class AgentTask:
+class AgentTask(Generic[ValueT_co]):
     """What an agent shall do, as a value.  The options are those of `AgentOptions`.
+
+    Generic over what comes of it: the `RunResult` of a prompt, or what the function returns.
 
     Raises:
         OpenCodeConfigError: it cannot be done.
     """
 
-    work: Work = attrs.field(validator=_check_work)
+    work: Work[ValueT_co] = attrs.field(validator=_check_work)
     """A prompt, or an async function."""
     args: tuple[Any, ...] = ()
     """What an async function gets beside the session."""
     name: str | None = None
     workspace: StrPath | None = None
     run_cfg: RunConfig | None = None
-    output: type | Mapping[str, Any] | None = None
+    output: OutputKind[Any] | None = None
+    """Of a prompt: an attrs class or a JSON schema that the answer must match."""
     timeout_s: float | None = None
     max_cost_usd: float | None = None
     max_tokens: int | None = None
@@ -86,3 +89,8 @@ class AgentTask:
         if isinstance(self.work, str):
             return await session.send(self.work, output=self.output)
         return await self.work(session, *self.args)
+
+
+def is_task(value: object) -> TypeGuard[AgentTask]:
+    """Tell a task from a prompt and a function."""
+    return isinstance(value, AgentTask)

@@ -6,15 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack, cast, overload
 
 import attrs
 import trio
 
 from opencode_trio._agent import Agent, Outcome
-from opencode_trio._task import AgentOptions, AgentTask, Work
+from opencode_trio._structured import OutputKind
+from opencode_trio._task import AgentOptions, AgentTask, Work, is_task
+from opencode_trio._typevars import AnswerT, ArgsT, ValueT, VerdictT
 from opencode_trio._updates import Bell
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
+from opencode_trio.results import RunResult
+from opencode_trio.session import Session
+
+Job: TypeAlias = Callable[[Session], Awaitable[ValueT]]
+"""An async function that needs nothing but a session."""
 
 
 class Together(ABC):
@@ -24,13 +31,45 @@ class Together(ABC):
     """Rings when an agent is over."""
 
     @abstractmethod
-    def start(self, task: AgentTask, *, tolerated: bool = False) -> Agent:
+    def start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
         """Start an agent; if `tolerated`, its failure is none of the swarm."""
 
+    @overload
     async def map(
-        self, works: Iterable[Work | AgentTask], **options: Unpack[AgentOptions]
+        self,
+        works: Iterable[str],
+        *,
+        output: OutputKind[AnswerT] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> list[RunResult[AnswerT]]: ...
+
+    @overload
+    async def map(
+        self, works: Iterable[AgentTask[ValueT] | Job[ValueT]], **options: Unpack[AgentOptions]
+    ) -> list[ValueT]: ...
+
+    @overload
+    async def map(
+        self,
+        works: Iterable[Work | AgentTask],
+        *,
+        output: OutputKind[Any] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> list[Any]: ...
+
+    async def map(
+        self,
+        works: Iterable[Work | AgentTask],
+        *,
+        output: OutputKind[Any] | None = None,
+        **options: Unpack[AgentOptions],
     ) -> list[Any]:
         """Do many things side by side; return their values, in the order of the input.
+
+        Args:
+            works: what to do; options of their own they have as `AgentTask`.
+            output: of prompts: what their answers must match.
+            **options: of all; see `AgentOptions`.
 
         Raises:
             ExceptionGroup: some failed, in a swarm that collects; what came of the others is in
@@ -38,15 +77,43 @@ class Together(ABC):
 
         **Cancellation**: cancels these agents, and waits until they have stopped.
         """
-        async with self._owned([task_of(work, (), options) for work in works]) as agents:
+        tasks = [task_of(work, (), output, options) for work in works]
+        async with self._owned(tasks) as agents:
             outcomes = [await agent.wait() for agent in agents]
         _raise_failures(f"of {len(outcomes)} agents", outcomes)
         return [outcome.value for outcome in outcomes]
+
+    @overload
+    async def race(
+        self,
+        *works: str,
+        accept: Callable[[RunResult[AnswerT]], bool] | None = None,
+        output: OutputKind[AnswerT] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> RunResult[AnswerT]: ...
+
+    @overload
+    async def race(
+        self,
+        *works: AgentTask[ValueT] | Job[ValueT],
+        accept: Callable[[ValueT], bool] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> ValueT: ...
+
+    @overload
+    async def race(
+        self,
+        *works: Work | AgentTask,
+        accept: Callable[[Any], bool] | None = None,
+        output: OutputKind[Any] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> Any: ...
 
     async def race(
         self,
         *works: Work | AgentTask,
         accept: Callable[[Any], bool] | None = None,
+        output: OutputKind[Any] | None = None,
         **options: Unpack[AgentOptions],
     ) -> Any:
         """Return the first good value; the others are aborted.
@@ -56,6 +123,7 @@ class Together(ABC):
         Args:
             *works: the contenders; options of their own they have as `AgentTask`.
             accept: says whether a value is good.
+            output: of prompts: what their answers must match.
             **options: of all contenders.
 
         Raises:
@@ -65,7 +133,7 @@ class Together(ABC):
         """
         if not works:
             raise OpenCodeConfigError("race: nobody takes part")
-        tasks = [task_of(work, (), options) for work in works]
+        tasks = [task_of(work, (), output, options) for work in works]
         failures: list[Exception] = []
         async with self._owned(tasks, tolerated=True) as agents:
             for _ in tasks:
@@ -78,12 +146,55 @@ class Together(ABC):
                 failures.append(failure)
         raise ExceptionGroup("nobody won the race", failures)
 
+    @overload
     async def best_of(
+        self,
+        n: int,
+        work: str,
+        *,
+        judge: Callable[[list[RunResult]], Awaitable[VerdictT]],
+        output: OutputKind[Any] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> VerdictT: ...
+
+    @overload
+    async def best_of(
+        self,
+        n: int,
+        work: str,
+        *,
+        judge: Callable[[list[RunResult]], VerdictT],
+        output: OutputKind[Any] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> VerdictT: ...
+
+    @overload
+    async def best_of(
+        self,
+        n: int,
+        work: AgentTask[ValueT] | Callable[[Session, *ArgsT], Awaitable[ValueT]],
+        *args: *ArgsT,
+        judge: Callable[[list[ValueT]], Awaitable[VerdictT]],
+        **options: Unpack[AgentOptions],
+    ) -> VerdictT: ...
+
+    @overload
+    async def best_of(
+        self,
+        n: int,
+        work: AgentTask[ValueT] | Callable[[Session, *ArgsT], Awaitable[ValueT]],
+        *args: *ArgsT,
+        judge: Callable[[list[ValueT]], VerdictT],
+        **options: Unpack[AgentOptions],
+    ) -> VerdictT: ...
+
+    async def best_of(  # type: ignore[misc]  # mypy cannot match *ArgsT with *Any
         self,
         n: int,
         work: Work | AgentTask,
         *args: Any,
-        judge: Callable[[list[Any]], Any | Awaitable[Any]],
+        judge: Callable[[list[Any]], Any],
+        output: OutputKind[Any] | None = None,
         **options: Unpack[AgentOptions],
     ) -> Any:
         """Do the same `n` times, and return what the judge chooses.
@@ -93,6 +204,7 @@ class Together(ABC):
             work: what to do.
             *args: what a function gets beside the session.
             judge: gets the values there are, and returns what it makes of them; it may be async.
+            output: of a prompt: what its answers must match.
             **options: see `AgentOptions`.
 
         Raises:
@@ -100,7 +212,8 @@ class Together(ABC):
 
         **Cancellation**: as in `map`.
         """
-        async with self._owned([task_of(work, args, options)] * n, tolerated=True) as agents:
+        task = task_of(work, args, output, options)
+        async with self._owned([task] * n, tolerated=True) as agents:
             outcomes = [await agent.wait() for agent in agents]
         values = [outcome.value for outcome in outcomes if outcome.error is None]
         if not values:
@@ -133,13 +246,19 @@ class Together(ABC):
             await self.bell.wait(heard)
 
 
-def task_of(work: Work | AgentTask, args: tuple[Any, ...], options: AgentOptions) -> AgentTask:
+def task_of(
+    work: Work | AgentTask,
+    args: tuple[Any, ...],
+    output: OutputKind[Any] | None,
+    options: AgentOptions,
+) -> AgentTask:
     """Return the task, with options over its own."""
-    if not isinstance(work, AgentTask):
-        return AgentTask(work, args, **options)
+    if not is_task(work):
+        return AgentTask(cast("Work", work), args, output=output, **options)
     if args:
         raise OpenCodeConfigError("args: an AgentTask has its own")
-    return attrs.evolve(work, **options)
+    task = work if output is None else attrs.evolve(work, output=output)
+    return attrs.evolve(task, **options)
 
 
 def _unaccepted(outcome: Outcome, accept: Callable[[Any], bool] | None) -> OpenCodeError | None:

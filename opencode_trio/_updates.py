@@ -79,8 +79,8 @@ class Bell:
     """Tells any number of watchers that something has changed; who rings never waits."""
 
     def __init__(self) -> None:
-        self.rings = 0
-        self.is_closed = False
+        self.rings: int = 0
+        self.is_closed: bool = False
         self._watchers = trio.lowlevel.ParkingLot()
 
     def ring(self) -> None:

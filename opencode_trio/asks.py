@@ -7,7 +7,7 @@ own fields by key: ``request.patterns`` and ``request["patterns"]``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -30,7 +30,7 @@ class Reject:
     """What the model is told."""
 
 
-PermissionAnswer: TypeAlias = str | Reject
+PermissionAnswer: TypeAlias = Literal["once", "always", "reject"] | Reject
 """``"once"``, ``"always"``, ``"reject"`` or a `Reject`.  ``always`` holds for every session of the server in that directory, until the server ends."""
 
 QuestionAnswer: TypeAlias = Sequence[Sequence[str]] | Reject | None

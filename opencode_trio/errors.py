@@ -46,7 +46,7 @@ class OpenCodeError(Exception):
         super().__init__(message)
         self.partial = partial
         self.stderr = stderr
-        self.argv = tuple(argv)
+        self.argv: tuple[str, ...] = tuple(argv)
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -134,10 +134,10 @@ class OpenCodeTurnError(OpenCodeError):
         argv: Sequence[str] = (),
     ) -> None:
         super().__init__(message, partial=partial, stderr=stderr, argv=argv)
-        self.error = error or ErrorInfo("UnknownError")
-        self.name = self.error.name
-        self.status_code = self.error.status_code
-        self.is_retryable = self.error.is_retryable
+        self.error: ErrorInfo = error or ErrorInfo("UnknownError")
+        self.name: str = self.error.name
+        self.status_code: int | None = self.error.status_code
+        self.is_retryable: bool | None = self.error.is_retryable
 
 
 class OpenCodeLimitError(OpenCodeError):

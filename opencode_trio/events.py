@@ -123,7 +123,7 @@ class Event:
         )
 
     # A tool's input is a dict: some events cannot be hashed, so none can.
-    __hash__: ClassVar[None] = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __repr__(self) -> str:
         fields = (field for field in attrs.fields(type(self)) if field.repr)

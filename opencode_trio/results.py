@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeGuard
 
 import attrs
 
@@ -12,6 +12,7 @@ from opencode_trio._fold import TurnFold
 from opencode_trio._json import Json, joined_text_of, object_of, objects_of
 from opencode_trio._run_wire import TOOL_RECORDS, run_event
 from opencode_trio._turn import StopReason
+from opencode_trio._typevars import StructuredT_co
 from opencode_trio.events import TokenUsage, ToolPart
 
 
@@ -30,9 +31,15 @@ class Teardown:
     nor when somebody killed the process that keeps the family together."""
 
 
+_NONE: Any = None  # as what no answer of any type can be
+
+
 @attrs.frozen(kw_only=True)
-class RunResult:
-    """The outcome of a turn, or of as much of it as has arrived."""
+class RunResult(Generic[StructuredT_co]):
+    """The outcome of a turn, or of as much of it as has arrived.
+
+    Generic over its structured answer: ``RunResult[Review]`` has a ``structured: Review``.
+    """
 
     final_text: str = ""
     """The answer: the text of the last assistant message that has any.  Neither a compaction
@@ -41,8 +48,8 @@ class RunResult:
     """All the text of the turn's assistant messages, a newline between two messages."""
     stop_reason: StopReason | None = None
     """Why the turn ended; ``None`` while it goes on."""
-    structured: Any = None
-    """The structured answer, when one was asked for."""
+    structured: StructuredT_co = _NONE
+    """The structured answer; ``None`` if none was asked for."""
     session_id: str | None = None
     """The session the turn ran in."""
     turns: int = 0
@@ -71,6 +78,11 @@ class RunResult:
     """Every line of the process's output; empty in a session."""
     teardown: Teardown | None = None
     """How the run's processes were ended; ``None`` before that, and in a session."""
+
+
+def is_result(value: object) -> TypeGuard[RunResult]:
+    """Tell a result from what else a function may return."""
+    return isinstance(value, RunResult)
 
 
 def aggregate_run_result(

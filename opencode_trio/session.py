@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import attrs
 import trio
@@ -26,6 +26,7 @@ from opencode_trio._structured import (
     ASK_AGAIN,
     NO_ANSWER,
     Output,
+    OutputKind,
     WrongAnswerError,
     output_of,
     together,
@@ -33,6 +34,7 @@ from opencode_trio._structured import (
 )
 from opencode_trio._timeout import time_limit
 from opencode_trio._turns import STOP_S, Turn, TurnPlan, open_turn
+from opencode_trio._typevars import AnswerT
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
 from opencode_trio.events import Event
@@ -100,16 +102,16 @@ class Session:
         self,
         prompt: str,
         *,
-        output: type | Mapping[str, Any] | None = None,
+        output: OutputKind[AnswerT] | None = None,
         timeout_s: float | None = None,
         **options: Unpack[TurnOptions],
-    ) -> RunResult:
+    ) -> RunResult[AnswerT]:
         """Prompt, and wait for the answer.
 
         Args:
             prompt: what to do or to say; the model receives it as it is.
-            output: a JSON schema or an attrs class that the answer must match.  It is then in
-                ``result.structured``: JSON, or an instance.  A wrong answer is asked for again,
+            output: an attrs class or a JSON schema that the answer must match.  It is then in
+                ``result.structured``: an instance, or JSON.  A wrong answer is asked for again,
                 once; the result is then of both turns together.
             timeout_s: seconds for everything, waiting for former turns included.
             **options: see `TurnOptions`.

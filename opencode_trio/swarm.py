@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, overload
 
 import trio
 
@@ -14,9 +14,11 @@ from opencode_trio._budget import Budget, Spending, limit_spending
 from opencode_trio._history import History
 from opencode_trio._pool import Source, open_pool
 from opencode_trio._runner import Common, Runner, provider_of
+from opencode_trio._structured import OutputKind
 from opencode_trio._task import AgentOptions, AgentTask, Work
 from opencode_trio._together import Together, task_of
 from opencode_trio._turnstile import Ticket, Turnstile
+from opencode_trio._typevars import AnswerT, ArgsT, ValueT
 from opencode_trio._updates import Bell, SwarmSnapshot, Updates, snapshot_of
 from opencode_trio._workspace import StrPath
 from opencode_trio.asks import PermissionCallback, QuestionCallback
@@ -24,6 +26,8 @@ from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import Event
 from opencode_trio.report import Report, take_down
+from opencode_trio.results import RunResult
+from opencode_trio.session import Session
 
 _log = logging.getLogger("opencode_trio")
 
@@ -59,8 +63,29 @@ class Swarm(Together):
 
     # --- agents -------------------------------------------------------------------------------
 
+    @overload
     def start_soon(
-        self, work: Work | AgentTask, *args: Any, **options: Unpack[AgentOptions]
+        self,
+        work: str,
+        *,
+        output: OutputKind[AnswerT] | None = None,
+        **options: Unpack[AgentOptions],
+    ) -> Agent[RunResult[AnswerT]]: ...
+
+    @overload
+    def start_soon(
+        self,
+        work: AgentTask[ValueT] | Callable[[Session, *ArgsT], Awaitable[ValueT]],
+        *args: *ArgsT,
+        **options: Unpack[AgentOptions],
+    ) -> Agent[ValueT]: ...
+
+    def start_soon(  # type: ignore[misc]  # mypy cannot match *ArgsT with *Any
+        self,
+        work: Work | AgentTask,
+        *args: Any,
+        output: OutputKind[Any] | None = None,
+        **options: Unpack[AgentOptions],
     ) -> Agent:
         """Start an agent, as soon as there is a place for it.
 
@@ -68,6 +93,8 @@ class Swarm(Together):
             work: a prompt; or an async function, which gets a session and may do anything with it;
                 or an `AgentTask`.
             *args: what the function gets beside the session.
+            output: of a prompt: an attrs class or a JSON schema that the answer must match; see
+                `Session.send`.
             **options: see `AgentOptions`.
 
         Returns:
@@ -76,7 +103,7 @@ class Swarm(Together):
         Raises:
             OpenCodeConfigError: an option cannot be right.
         """
-        return self.start(task_of(work, args, options))
+        return self.start(task_of(work, args, output, options))
 
     @property
     def agents(self) -> Sequence[Agent]:
@@ -116,7 +143,7 @@ class Swarm(Together):
 
     # --- the way of an agent --------------------------------------------------------------------
 
-    def start(self, task: AgentTask, *, tolerated: bool = False) -> Agent:
+    def start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
         """Start an agent whose failure may be no failure of the swarm."""
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)

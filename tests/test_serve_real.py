@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from opencode_trio import AsyncOpenCodeClient, OpenCodeSession, _serve
-from opencode_trio.asks import Reject
+from opencode_trio.asks import PermissionAnswer, Reject
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeCancelledError,
@@ -165,7 +165,7 @@ async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
         await server.warm()
         asked: list[Any] = []
 
-        async def approve(request: Any) -> str:
+        async def approve(request: Any) -> PermissionAnswer:
             asked.append(request)
             return "once"
 
@@ -198,7 +198,7 @@ async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
             assert "not here" in model.requests[-1].tool_results[-1]
 
         # A handler that takes its time holds up nobody.
-        async def slow(request: Any) -> str:
+        async def slow(request: Any) -> PermissionAnswer:
             await trio.sleep(1.5)
             return "once"
 
@@ -214,7 +214,7 @@ async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
             assert trio.current_time() - started < 1
 
         # A handler that crashes fails its turn, bare; the session goes on.
-        async def crash(request: Any) -> str:
+        async def crash(request: Any) -> PermissionAnswer:
             raise ZeroDivisionError("the handler's own")
 
         async with server.open_session(on_permission=crash) as session:
@@ -222,7 +222,8 @@ async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
                 await session.send("delegate")
             assert (await session.send("quick")).final_text == "quick"
 
-        async with server.open_session(on_permission=lambda _: "maybe") as session:
+        unsure: Any = "maybe"
+        async with server.open_session(on_permission=lambda _: unsure) as session:
             with pytest.raises(OpenCodeConfigError, match="maybe"):
                 await session.send("direct")
 
@@ -268,7 +269,7 @@ async def test_cancellation_is_abort(  # noqa: C901 - a table of moments
     }
     permission = {"*": "allow", "bash": {"*": "allow", "echo *": "ask"}}
 
-    async def think(request: Any) -> str:
+    async def think(request: Any) -> PermissionAnswer:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -710,7 +711,7 @@ async def test_cancelled_at_any_moment(opencode_binary: str, tmp_path: Path):
     }
     permission = {"*": "allow", "bash": {"*": "allow", "echo *": "ask"}}
 
-    async def think(request: Any) -> str:
+    async def think(request: Any) -> PermissionAnswer:
         await trio.sleep(0.2)
         return "reject"
 
@@ -767,7 +768,8 @@ async def test_examples_for_those_who_move_here(
             assert "Bob" in str(model.requests[1].messages)
             assert r2.final_text == "Bob"
 
-        async def approve(props: Any) -> str:  # props: {"id", "sessionID", "permission", ...}
+        # It gets the wire's own fields, as a mapping.
+        async def approve(props: Any) -> PermissionAnswer:
             assert {"id", "sessionID", "permission"} <= set(props)
             return "once"
 

@@ -140,7 +140,7 @@ async def test_a_hundred_outcomes(opencode_binary: str, tmp_path: Path) -> None:
             "OpenCodeTimeoutError": 5,
             "ValueError": 5,
         }
-        assert all(outcome.value.final_text == "ok" for outcome in outcomes if not outcome.error)
+        assert all(outcome.unwrap().final_text == "ok" for outcome in outcomes if not outcome.error)
         assert model.open_requests == 0
         assert server.statistics().open_sessions == 0
 
@@ -219,7 +219,7 @@ async def test_a_server_is_killed_twice(
         assert len(outcomes) == number
         for prompt, outcome in zip(prompts, outcomes, strict=True):
             if outcome.error is None:
-                assert outcome.value.final_text == f"re: {prompt}"
+                assert outcome.unwrap().final_text == f"re: {prompt}"
             else:
                 assert isinstance(outcome.error, OpenCodeServerError)
         failed = [outcome for outcome in outcomes if outcome.error]

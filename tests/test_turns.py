@@ -17,6 +17,7 @@ from opencode_trio._ask_desk import Handlers
 from opencode_trio._background import open_background
 from opencode_trio._json import Json
 from opencode_trio._link import Link
+from opencode_trio.asks import PermissionAnswer
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeCancelledError,
@@ -106,8 +107,8 @@ class Agent:
         self.has_ended = True
 
 
-def allow_and_note(asked: list[Any]) -> Callable[[Any], str]:
-    def allow(request: Any) -> str:
+def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
+    def allow(request: Any) -> PermissionAnswer:
         asked.append(request)
         return "once"
 
@@ -265,7 +266,7 @@ async def test_a_handler_holds_up_nobody_and_is_cancelled_when_others_answer(
     agent = Agent()
     story: list[str] = []
 
-    async def human(request: Any) -> str:
+    async def human(request: Any) -> PermissionAnswer:
         story.append(f"asked {request.request_id} at {trio.current_time():.0f}")
         try:
             await trio.sleep(60)
@@ -346,7 +347,7 @@ async def test_silence_is_an_error_unless_somebody_is_waited_for(
 ):
     agent = Agent()
 
-    async def human(request: Any) -> str:
+    async def human(request: Any) -> PermissionAnswer:
         await trio.sleep(300)
         return "once"
 
