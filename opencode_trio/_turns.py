@@ -42,8 +42,8 @@ from opencode_trio.results import RunResult, result_of
 _log = logging.getLogger("opencode_trio")
 
 CATCH_UP_S = 1.0
-"""How long the stream may lag behind the answer.  It is milliseconds, unless the stream is broken,
-and what it would have told is then read from the stored messages."""
+"""How long the stream may lag behind the answer.  It is milliseconds, unless the stream is broken or
+the server has far more to do than it can; what it would have told is then read from what is stored."""
 
 STOP_S = 10.0
 """From the abort of a turn to the end of a server that does not obey.  It takes a tenth of a second,
@@ -376,6 +376,8 @@ class Turn(trio.abc.ReceiveChannel[Event]):
         with trio.move_on_after(CATCH_UP_S):
             while self._link.bus.is_connected and message not in self._live.complete:
                 await self._moved.wait()
+        # What it has not told of the answer, it may not have told of subagents either.
+        self._had_gap = self._had_gap or message not in self._live.complete
 
     async def _resync(self) -> None:
         while not self._told.is_set():

@@ -107,6 +107,17 @@ class Agent:
         self.has_ended = True
 
 
+@attrs.define(eq=False)
+class MutedServer(FakeServer):
+    """Its stream is open and says nothing any more, as when it has too much to do."""
+
+    is_muted: bool = False
+
+    def say(self, *records: Json) -> None:
+        if not self.is_muted:
+            super().say(*records)
+
+
 def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
     def allow(request: Any) -> PermissionAnswer:
         asked.append(request)
@@ -469,6 +480,29 @@ async def test_an_unknown_subagent_that_asks_is_looked_up(
     (request,) = asked
     assert (request.session_id, request.parent_id, request.depth) == ("ses_c", "ses_b", 2)
     assert request.agent == "explore"
+
+
+@pytest.mark.parametrize("stream", ["lags", "is broken"])
+async def test_a_subagent_that_the_stream_did_not_tell_of_in_time_is_counted(
+    stream: str, autojump_clock: trio.testing.MockClock
+):
+    agent = Agent(MutedServer())
+    wrote = {"info": fake.assistant("ses_kid", "msg_fzz", "msg_fzy", cost=0.25), "parts": []}
+    async with talking(agent) as (session, _), session.stream("x") as turn:
+        await settled()
+        agent.server.routes = {
+            r"GET /session/ses_root/children": lambda call: [{"id": "ses_kid"}],
+            r"GET /session/ses_kid/message": lambda call: [wrote],
+            **agent.server.routes,
+        }
+        assert isinstance(agent.server, MutedServer)
+        agent.server.is_muted = True
+        if stream == "is broken":
+            agent.server.refuses = True
+            agent.server.hang_up()
+        agent.finish()
+        result = await turn.wait()
+    assert result.cost_by_session == {ROOT: 0.5, "ses_kid": 0.25}
 
 
 async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.MockClock):
