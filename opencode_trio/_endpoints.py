@@ -156,6 +156,12 @@ def messages(session_id: str, limit: int | None = None) -> Call[list[Json]]:
     return Call("GET", _session(session_id, "/message"), objects, query=query)
 
 
+def message(session_id: str, message_id: str) -> Call[Json]:
+    """A stored message."""
+    path = _session(session_id, f"/message/{checked_id('msg', message_id)}")
+    return Call("GET", path, an_object)
+
+
 def revert(session_id: str, message_id: str, part_id: str | None = None) -> Call[Json]:
     part = None if part_id is None else checked_id("prt", part_id)
     body = _given(messageID=checked_id("msg", message_id), partID=part)

@@ -6,7 +6,8 @@ server can only add rules to a session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
@@ -17,6 +18,10 @@ from opencode_trio.errors import OpenCodeServerError
 
 EDITORS = frozenset({"write", "edit", "patch", "multiedit", "apply_patch"})
 """The tools whose permission opencode calls ``edit``."""
+
+
+ANSWER_TOOL = "StructuredOutput"
+"""The tool of opencode's that a model gives a structured answer with."""
 
 
 def rule(permission: str, pattern: str, action: str) -> Json:
@@ -51,6 +56,23 @@ def _tool_rules(tools: Mapping[str, Any]) -> list[Json]:
         for name, on in tools.items()
         if isinstance(on, bool)
     ]
+
+
+def rules_to_answer(rules: Iterable[Json]) -> list[Json]:
+    """Return what to add to rules so that a model can give a structured answer.
+
+    A denial of all tools takes this one away, too, while opencode goes on demanding that it be
+    called: a turn without end.
+
+    Args:
+        rules: those in force, as far as known.
+    """
+    actions = [
+        rule["action"]
+        for rule in rules
+        if rule["pattern"] == "*" and fnmatchcase(ANSWER_TOOL, rule["permission"])
+    ]
+    return [rule(ANSWER_TOOL, "*", "allow")] if actions[-1:] == ["deny"] else []
 
 
 def check_taken(record: Json, rules: Sequence[Json]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import attrs
@@ -23,6 +24,12 @@ T = TypeVar("T")
 
 POLL_S = 0.05
 """For states that no event tells of."""
+
+NOT_FOUND = 404
+
+UNTOLD = 400
+"""The status of a message that opencode has and cannot tell: from 1.15 on those that asked for a
+structured answer, unless they are told among others that are not the session's whole story."""
 
 SPARE_MESSAGES = 10
 """Read beyond those that a turn is known to have: what opencode itself puts in."""
@@ -48,8 +55,13 @@ class StoredTurn:
 
     async def exists(self) -> bool:
         """Say whether the server has the user's message."""
-        stored = await self.call(endpoints.messages(self.root))
-        return has_message(stored, self.message_id)
+        try:
+            await self.call(endpoints.message(self.root, self.message_id))
+        except OpenCodeServerError as exc:
+            if exc.status_code not in {NOT_FOUND, UNTOLD}:
+                raise
+            return exc.status_code == UNTOLD
+        return True
 
     async def messages(self, expected: int | None = None) -> list[Json]:
         """Read the turn's own assistant messages.
@@ -60,17 +72,17 @@ class StoredTurn:
         """
         if expected is not None:
             limit = 2 * expected + SPARE_MESSAGES
-            stored = await self.call(endpoints.messages(self.root, limit))
+            stored = await self._newest(self.root, limit)
             if has_message(stored, self.message_id):
                 return messages_of_turn(stored, self.message_id)
-        stored = await self.call(endpoints.messages(self.root))
+        stored = await self._newest(self.root)
         return messages_of_turn(stored, self.message_id)
 
     async def subagent_messages(self) -> dict[str, list[Json]]:
         """Read what the turn's subagents wrote, by session."""
         found: dict[str, list[Json]] = {}
         for session in self.subagents:
-            stored = await self.call(endpoints.messages(session))
+            stored = await self._newest(session)
             found[session] = messages_since(stored, self.message_id)
         return found
 
@@ -124,11 +136,48 @@ class StoredTurn:
             for session in [*self.subagents, self.root]:
                 nursery.start_soon(self._attempt, endpoints.abort(session))
 
+    async def _newest(self, session: str, limit: int | None = None) -> list[Json]:
+        return await newest_messages(self.call, session, limit)
+
     async def _attempt(self, call: Call[Any]) -> None:
         try:
             await self.call(call)
         except OpenCodeServerError as exc:
             _log.debug("%s", exc)
+
+
+async def newest_messages(
+    ask: Callable[[Call[list[Json]]], Awaitable[list[Json]]], session: str, limit: int | None
+) -> list[Json]:
+    """Read a session's newest messages, the oldest first, or as many of them as opencode can tell.
+
+    Of a session that was asked for a structured answer that is all but the first; see `UNTOLD`.
+
+    Args:
+        ask: sends a call, and may raise `OpenCodeServerError`.
+        session: the session.
+        limit: the most messages; ``None`` is all.
+    """
+    try:
+        return await ask(endpoints.messages(session, limit))
+    except OpenCodeServerError as exc:
+        if exc.status_code != UNTOLD:
+            raise
+    found: list[Json] = []
+    more, grows = 1, True  # how many there are nobody tells: gallop until it is one too many
+    while more:
+        wanted = len(found) + more
+        try:
+            found = await ask(endpoints.messages(session, wanted))
+        except OpenCodeServerError as exc:
+            if exc.status_code != UNTOLD:
+                raise
+            grows = False
+        else:
+            if len(found) < wanted:
+                break  # all there are, now
+        more = more * 2 if grows else more // 2
+    return found
 
 
 def is_whole_turn(answer: Json, message_id: str, known: set[str]) -> bool:

@@ -20,8 +20,8 @@ from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, object_of, objects_of, text_of, text_or_none_of
 from opencode_trio._link import Link
 from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
-from opencode_trio._rules import SessionRules, check_taken
-from opencode_trio._stored import StoredTurn
+from opencode_trio._rules import SessionRules, check_taken, rules_to_answer, session_rules
+from opencode_trio._stored import StoredTurn, newest_messages
 from opencode_trio._structured import (
     ASK_AGAIN,
     NO_ANSWER,
@@ -222,7 +222,7 @@ class Session:
         Args:
             limit: only so many, the newest.
         """
-        return await self._call(endpoints.messages(self._id, limit))
+        return await newest_messages(self._call, self._id, limit)
 
     async def children(self) -> list[Json]:
         """Read the records of its subagents' sessions."""
@@ -321,6 +321,8 @@ class Session:
         self, prompt: str, options: TurnOptions, *, listen: bool, schema: Json | None = None
     ) -> AsyncIterator[Turn]:
         settings = self._settings(options)
+        if schema is not None:
+            settings = attrs.evolve(settings, rules=self._rules_to_answer(settings.rules))
         parts = [{"type": "text", "text": checked_prompt(prompt)}]
         parts += await file_parts(settings.files)
 
@@ -428,6 +430,10 @@ class Session:
         if wanted := rules.to_add(settings.rules, agent):
             check_taken(await self._call(endpoints.add_rules(self._id, wanted)), wanted)
             rules.added(wanted)
+
+    def _rules_to_answer(self, turn: Sequence[Json]) -> list[Json]:
+        server = session_rules(self._link.cfg) if self._link.cfg else []
+        return [*turn, *rules_to_answer([*server, *self._plan.rules.base, *turn])]
 
     async def _agent_rules(self, agent: str | None) -> Sequence[Json]:
         name = agent

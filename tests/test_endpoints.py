@@ -33,6 +33,7 @@ CALLS: dict[str, tuple[Call[Any], str]] = {
     "todo": (endpoints.todo(SES), "GET /session/{sessionID}/todo"),
     "diff": (endpoints.diff(SES, MSG), "GET /session/{sessionID}/diff"),
     "messages": (endpoints.messages(SES, 5), "GET /session/{sessionID}/message"),
+    "message": (endpoints.message(SES, MSG), "GET /session/{sessionID}/message/{messageID}"),
     "revert": (endpoints.revert(SES, MSG, PRT), "POST /session/{sessionID}/revert"),
     "unrevert": (endpoints.unrevert(SES), "POST /session/{sessionID}/unrevert"),
     "prompt": (
@@ -81,8 +82,9 @@ def test_the_server_knows_the_call(name: str):
     call, route = CALLS[name]
     known = ROUTES[route]
     path = route.split(" ")[1]
-    for placeholder, value in (("{sessionID}", SES), ("{requestID}", call.path.split("/")[2:3])):
-        path = path.replace(placeholder, value if isinstance(value, str) else "".join(value))
+    request = "".join(call.path.split("/")[2:3])
+    for placeholder, value in {"sessionID": SES, "messageID": MSG, "requestID": request}.items():
+        path = path.replace(f"{{{placeholder}}}", value)
     assert f"{call.method} {call.path}" == f"{route.split(' ')[0]} {path}"
     assert set(call.query) <= set(known["query"])
     body = set(call.body or {})

@@ -587,8 +587,11 @@ async def test_structured_output(opencode_binary: str, tmp_path: Path):
         return ToolCall("StructuredOutput", answer)
 
     again = [structured(answer=7, why="asked again"), structured(answer="still many"), "words"]
+    ls = ToolCall("bash", {"command": "ls", "description": "a look before"})
     programs = {
         "good": structured(answer=42),
+        "long": [ls, ls, structured(answer=43)],
+        "plain": [ls, "just words"],
         "wrong": structured(answer="many"),
         "words": "forty-two",
         # Whatever else it is asked: to mend a wrong answer.
@@ -602,6 +605,18 @@ async def test_structured_output(opencode_binary: str, tmp_path: Path):
         result = await session.send("good", output=Verdict)
         assert (result.structured, result.stop_reason) == (Verdict(42), "completed")
         assert (await session.send("good", output=schema)).structured == {"answer": 42}
+        async with server.open_session() as other:  # where it is the first thing that is asked
+            result = await other.send("long", output=Verdict)
+            assert (result.structured, result.turns) == (Verdict(43), 3)
+            assert (await other.send("plain")).turns == 2
+            assert len(await other.messages()) == 6  # and the first, which opencode cannot tell
+        wary = RunConfig(permission={"*": "deny", "bash": "allow"})
+        async with server.open_session(run_cfg=wary) as other:
+            result = await other.send("long", output=Verdict)
+            assert (result.structured, result.turns) == (Verdict(43), 3)
+            assert model.requests[-1].tools == ("bash", "StructuredOutput")
+            await other.send("plain")
+            assert model.requests[-1].tools == ("bash",)
         before = model.spent_usd
         result = await session.send("wrong", output=Verdict)
         assert result.structured == Verdict(7, "asked again")

@@ -13,15 +13,17 @@ import pytest
 import fake_server as fake
 from opencode_trio._bus_wire import bus_event
 from opencode_trio._deltas import DeltaSorter
+from opencode_trio._endpoints import Call
 from opencode_trio._fold import TurnFold
 from opencode_trio._guard import MAX_STEPS
 from opencode_trio._json import Json
 from opencode_trio._live import LiveTurn
 from opencode_trio._options import turn_settings
 from opencode_trio._reconcile import messages_of_turn, messages_since, settle
-from opencode_trio._rules import SessionRules, rule, session_rules
+from opencode_trio._rules import SessionRules, rule, rules_to_answer, session_rules
 from opencode_trio._schema import schema_of
 from opencode_trio._scopes import check_scope
+from opencode_trio._stored import newest_messages
 from opencode_trio._structured import WrongAnswerError, output_of
 from opencode_trio._tree import SessionTree
 from opencode_trio._tree_guard import Limits, TreeGuard
@@ -34,7 +36,7 @@ from opencode_trio.asks import (
     reply,
 )
 from opencode_trio.config import RunConfig
-from opencode_trio.errors import OpenCodeConfigError, OpenCodeLimitError
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeLimitError, OpenCodeServerError
 from opencode_trio.events import (
     Event,
     MessageUpdated,
@@ -92,6 +94,23 @@ def test_rules_of_one_turn_are_covered_by_those_of_the_next():
     assert second == [*agent, *base]
     rules.added(second)
     assert rules.to_add([], agent) == []  # they stand last already
+
+
+@pytest.mark.parametrize(
+    ("permission", "is_denied"),
+    [
+        ({}, False),
+        ("ask", False),
+        ({"bash": "deny"}, False),
+        ("deny", True),
+        ({"*": "deny", "bash": "allow"}, True),
+        ({"*": "deny", "Structured*": "allow"}, False),
+        ({"*": {"*.env": "deny"}}, False),
+    ],
+)
+def test_a_structured_answer_can_be_given(permission: Any, is_denied: bool):
+    added = rules_to_answer(session_rules(RunConfig(permission=permission)))
+    assert added == ([rule("StructuredOutput", "*", "allow")] if is_denied else [])
 
 
 # --- what belongs to whom --------------------------------------------------------------------
@@ -347,6 +366,39 @@ def test_a_recorded_turn_folds_alike_from_its_stream_and_from_its_messages():
     for name in ("total_cost", "steps", "final_text", "stop_reason", "token_usage"):
         assert getattr(fold, name) == getattr(live.fold, name), name
     assert fold.total_cost == pytest.approx(0.00048)
+
+
+@pytest.mark.parametrize("total", range(1, 12))
+@pytest.mark.parametrize("readable", [False, True])
+@pytest.mark.parametrize("limit", [None, 3])
+async def test_as_many_messages_as_opencode_can_tell(
+    total: int, readable: bool, limit: int | None
+):
+    story = [{"info": {"id": f"msg_{n}"}} for n in range(total)]
+    calls = 0
+
+    async def ask(call: Call[list[Json]]) -> list[Json]:
+        nonlocal calls
+        calls += 1
+        wanted = int(call.query.get("limit", total))
+        if wanted >= total and not (readable and calls > 1):  # another client deleted the prompt
+            raise OpenCodeServerError("400, OutputFormatJsonSchema", status_code=400)
+        return story[max(0, total - wanted) :]
+
+    found = await newest_messages(ask, "ses_1", limit)
+    if limit is not None and limit < total:
+        assert found == story[-limit:]
+    else:
+        assert found == (story if readable else story[1:])
+    assert calls < 10
+
+
+async def test_other_refusals_are_errors():
+    async def ask(call: Call[list[Json]]) -> list[Json]:
+        raise OpenCodeServerError("500", status_code=500)
+
+    with pytest.raises(OpenCodeServerError, match="500"):
+        await newest_messages(ask, "ses_1", None)
 
 
 # --- structured answers ----------------------------------------------------------------------

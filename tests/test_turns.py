@@ -51,6 +51,8 @@ class Agent:
     busy: set[str] = attrs.field(factory=set)
     aborts: int = 0
     obeys: bool = True
+    is_structured: bool = False
+    """Whether its first prompt asked for a structured answer, which opencode cannot tell."""
     has_ended: bool = False
     _answer: trio.Event = attrs.field(factory=trio.Event)
     _error: Json | None = None
@@ -59,7 +61,8 @@ class Agent:
         self.server.routes |= {
             r"POST /session/(\w+)/message": self.prompt,
             r"POST /session/(\w+)/abort": self.abort,
-            r"GET /session/(\w+)/message": lambda call, session: self.messages,
+            r"GET /session/(\w+)/message": self.list_messages,
+            r"GET /session/(\w+)/message/(\w+)": self.one_message,
             r"GET /session/(\w+)/children": lambda call, session: [],
             r"GET /session/status": lambda call: {s: {"type": "busy"} for s in self.busy},
             r"GET /config/providers": lambda call: {},
@@ -92,6 +95,20 @@ class Agent:
         step = {"type": "step-finish", "reason": "stop", "cost": 0.5, "id": "prt_s" + identifier}
         words = {"type": "text", "text": text, "id": "prt_t" + identifier, "time": {"end": 1}}
         return {"info": info, "parts": [ids | words] + ([] if error else [ids | step])}
+
+    def list_messages(self, call: Any, session: str) -> list[Json]:
+        limit = int(call.query.get("limit", len(self.messages)))
+        if self.is_structured and limit >= len(self.messages):
+            raise OpenCodeServerError("400, OutputFormatJsonSchema", status_code=400)
+        return self.messages[max(0, len(self.messages) - limit) :]
+
+    def one_message(self, call: Any, session: str, message: str) -> Json:
+        for number, stored in enumerate(self.messages):
+            if stored["info"]["id"] == message:
+                if self.is_structured and number == 0:
+                    raise OpenCodeServerError("400, OutputFormatJsonSchema", status_code=400)
+                return stored
+        raise OpenCodeServerError("404", status_code=404)
 
     async def abort(self, call: Any, session: str) -> bool:
         self.aborts += 1
@@ -414,8 +431,11 @@ async def test_a_prompt_that_is_refused_says_why(autojump_clock: trio.testing.Mo
             await session.send("x")
 
 
-async def test_a_lost_answer_is_looked_up(autojump_clock: trio.testing.MockClock):
-    agent = Agent()
+@pytest.mark.parametrize("is_structured", [False, True])
+async def test_a_lost_answer_is_looked_up(
+    autojump_clock: trio.testing.MockClock, is_structured: bool
+):
+    agent = Agent(is_structured=is_structured)
     answer = agent.server.routes[r"POST /session/(\w+)/message"]
     attempts = 0
 
