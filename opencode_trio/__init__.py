@@ -177,7 +177,6 @@ _HOMES = {
     "_keeper": "Graces",
     "_options": "TurnOptions",
     "_own_session": "OpenCodeSession",
-    "_options": "TurnOptions",
     "_run": "Run",
     "_run_wire": "parse_event_line",
     "_span": "Span SpanKind",

@@ -314,6 +314,20 @@ def turn_usage() -> Usage:
     return usage
 
 
+@pytest.mark.parametrize("reply", ["ok", HttpError(500), Reply("a", Cut())], ids=repr)
+async def test_the_connection_is_closed_after_each_answer(reply: Any) -> None:
+    """As its headers promise: opencode would send its next request on it, to nobody."""
+    body = b'{"stream": true}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    async with open_scripted_model(reply) as model:
+        url = httpx.URL(model.base_url)
+        async with await trio.open_tcp_stream(url.host, url.port or 0) as stream:
+            await stream.send_all(head % len(body) + body)
+            with trio.fail_after(2):
+                answer = b"".join([bytes(chunk) async for chunk in stream])
+    assert b"connection: close" in answer
+
+
 async def test_an_http_error_with_headers() -> None:
     error = HttpError(429, "slow down", code="rate_limit", headers={"Retry-After": "7"})
     async with _open(error) as (model, client):

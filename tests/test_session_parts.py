@@ -371,9 +371,7 @@ def test_a_recorded_turn_folds_alike_from_its_stream_and_from_its_messages():
 @pytest.mark.parametrize("total", range(1, 12))
 @pytest.mark.parametrize("readable", [False, True])
 @pytest.mark.parametrize("limit", [None, 3])
-async def test_as_many_messages_as_opencode_can_tell(
-    total: int, readable: bool, limit: int | None
-):
+async def test_as_many_messages_as_opencode_can_tell(total: int, readable: bool, limit: int | None):
     story = [{"info": {"id": f"msg_{n}"}} for n in range(total)]
     calls = 0
 

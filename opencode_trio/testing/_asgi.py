@@ -71,14 +71,14 @@ class ScriptedApp:
             await response.refuse(HttpError(400, f"the request could not be read: {error}"))
             return
         request = self.ledger.record(body, _headers(scope))
-        with self.ledger.counted():
+        with self.ledger.kept_open(request):
             await _while_connected(receive, self._answer, request, response)
 
     async def _answer(self, request: ModelRequest, response: _Response) -> None:
         for step in await self._find_steps(request):
             if isinstance(step, Reported):
                 if not request.is_title:
-                    self.ledger.reported.append(step.usage)
+                    self.ledger.charged[request] = step.usage
             elif not await response.play(step, request.is_streaming):
                 return
         await response.finish()
@@ -109,6 +109,8 @@ class _Response:
 
     send: Send
     started: bool = False
+    is_over: bool = False
+    """Whether its last byte has been given out: what follows is the server's own goodbye."""
 
     async def play(self, step: Step, is_streaming: bool) -> bool:
         """Do one step of a reply; say whether there may be another."""
@@ -142,11 +144,12 @@ class _Response:
         """Send a whole response of JSON."""
         data = json.dumps(body).encode()
         await self._start(status, {"content-length": str(len(data)), **(headers or {})}, _JSON)
-        await self.send({"type": "http.response.body", "body": data, "more_body": False})
+        await self.finish(data)
 
-    async def finish(self) -> None:
+    async def finish(self, data: bytes = b"") -> None:
         """End the response in good order."""
-        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.is_over = True
+        await self.send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def _write(self, data: bytes, content_type: str) -> None:
         if not self.started:
@@ -177,15 +180,20 @@ async def _while_connected(
 ) -> None:
     """Answer, and stop answering when the client leaves."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_disconnect, receive, nursery.cancel_scope)
+        nursery.start_soon(_cancel_on_disconnect, receive, response, nursery.cancel_scope)
         await answer(request, response)
         nursery.cancel_scope.cancel()
 
 
-async def _cancel_on_disconnect(receive: Receive, scope: trio.CancelScope) -> None:
+async def _cancel_on_disconnect(
+    receive: Receive, response: _Response, scope: trio.CancelScope
+) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    # hypercorn tells this, too, while it closes the connection after the last byte; cancelled
+    # there, it would leave the connection open, and a client that uses it again without an answer.
+    if not response.is_over:
+        scope.cancel()
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -22,7 +22,8 @@ class Ledger:
     title_requests: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
     unanswered: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
     reported: list[Usage] = attrs.field(factory=list[Usage])
-    open_requests: int = 0
+    open: set[ModelRequest] = attrs.field(factory=set[ModelRequest])
+    """Whose reply is under way."""
     failure: Exception | None = None
     """The first error of the script or of the server itself."""
     _changed: trio.Event = attrs.field(factory=trio.Event)
@@ -43,14 +44,14 @@ class Ledger:
         return request
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count a request as open for the length of the block."""
-        self.open_requests += 1
+    def kept_open(self, request: ModelRequest) -> Iterator[None]:
+        """Have a request among the open ones for the length of the block."""
+        self.open.add(request)
         self._ring()
         try:
             yield
         finally:
-            self.open_requests -= 1
+            self.open.remove(request)
             self._ring()
 
     def record_failure(self, failure: Exception) -> None:

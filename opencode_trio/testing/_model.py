@@ -60,7 +60,7 @@ class ScriptedModel:
 
         A request whose client has left is no longer open.
         """
-        return self._ledger.open_requests
+        return len(self._ledger.open)
 
     @property
     def script_error(self) -> Exception | None:
@@ -70,12 +70,13 @@ class ScriptedModel:
     @property
     def spent_tokens(self) -> Usage:
         """The tokens of all replies that were sent to their end, titles not counted."""
-        return sum_usage(self._ledger.reported)
+        return sum_usage(self._ledger.charged.values())
 
     @property
     def spent_usd(self) -> float:
         """What those replies cost, in US dollars."""
-        return sum((self.prices.cost_usd(usage) for usage in self._ledger.reported), 0.0)
+        charged = self._ledger.charged.values()
+        return sum((self.prices.cost_usd(usage) for usage in charged), 0.0)
 
     @property
     def opencode_config(self) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class ScriptedModel:
 
         **Cancellation:** safe; the wait can be repeated.
         """
-        await self._ledger.wait_until(lambda: self._ledger.open_requests == 0)
+        await self._ledger.wait_until(lambda: not self._ledger.open)
 
     def _model_config(self, name: str, prices: Prices) -> dict[str, Any]:
         return {
