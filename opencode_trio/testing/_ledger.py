@@ -21,7 +21,8 @@ class Ledger:
     requests: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
     title_requests: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
     unanswered: list[ModelRequest] = attrs.field(factory=list[ModelRequest])
-    reported: list[Usage] = attrs.field(factory=list[Usage])
+    charged: dict[ModelRequest, Usage] = attrs.field(factory=dict[ModelRequest, Usage])
+    """What was reported to whom, of replies that were sent to their end."""
     open: set[ModelRequest] = attrs.field(factory=set[ModelRequest])
     """Whose reply is under way."""
     failure: Exception | None = None
