@@ -19,6 +19,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.testing import (
     Cut,
     Delay,
@@ -36,6 +38,7 @@ from opencode_trio.testing import (
     Text,
     ToolCall,
     Usage,
+    open_run_config,
     open_scripted_model,
 )
 from opencode_trio.testing._asgi import ScriptedApp
@@ -417,6 +420,28 @@ async def test_the_configuration_of_a_run_points_at_the_model() -> None:
         assert provider["options"]["timeout"] == 5
         assert provider["models"]["m"]["cost"] == {"input": 3, "output": 4, "cache_read": 0.5}
         assert provider["models"]["m"]["limit"] == {"context": 200_000, "output": 8_192}
+
+
+async def test_a_program_has_a_scripted_model_or_a_real_one() -> None:
+    def script(request: ModelRequest) -> str:
+        return f"a {request.model}"
+
+    names = ("scripted/hare", "scripted/tortoise")
+    async with open_run_config(*names, script=script, permission="deny") as settings:
+        assert (settings.model, settings.permission) == ("scripted/hare", "deny")
+        provider = settings.build_opencode_config_dict()["provider"]["scripted"]
+        assert list(provider["models"]) == ["hare", "tortoise", "scripted-title"]
+        async with httpx.AsyncClient(base_url=provider["options"]["baseURL"]) as client:
+            listed = (await client.get("/models")).json()["data"]
+            assert [model["id"] for model in listed] == ["hare", "tortoise", "scripted-title"]
+            body = {"model": "tortoise", "messages": []}
+            answer = (await client.post("/chat/completions", json=body)).json()
+            assert answer["choices"][0]["message"]["content"] == "a tortoise"
+    async with open_run_config("provider/a", "other/b", script="", max_steps=3) as settings:
+        assert settings == RunConfig(model="provider/a", max_steps=3)
+    with pytest.raises(OpenCodeConfigError, match="cannot be mixed"):
+        async with open_run_config("scripted/hare", "provider/a", script=""):
+            pass
 
 
 # ---- who is still connected -------------------------------------------------------------------

@@ -13,7 +13,8 @@ Example::
 
 # The house, from the ground: `_usage`, `_replies`, `_chunks` and `_requests` are values and pure
 # functions; `_script` finds the next reply; `_ledger` keeps the books; `_asgi` plays replies to
-# clients; `_serve` is the web server; `_model` is the door.
+# clients; `_serve` is the web server; `_model` is the door, and `_run_config` the one for programs
+# that a real model can use, too.
 
 from ._leaks import LeakCheck, assert_no_leaks
 from ._model import ScriptedModel, open_scripted_model
@@ -34,6 +35,7 @@ from ._replies import (
     ToolCall,
 )
 from ._requests import ModelRequest
+from ._run_config import open_run_config
 from ._script import Script, ScriptExhaustedError, ScriptFunction
 from ._usage import Prices, Usage
 
@@ -61,5 +63,6 @@ __all__ = [
     "ToolCall",
     "Usage",
     "assert_no_leaks",
+    "open_run_config",
     "open_scripted_model",
 ]

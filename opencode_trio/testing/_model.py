@@ -31,6 +31,8 @@ class ScriptedModel:
     base_url: str
     """The address of its API, ending in `/v1`."""
     model_id: str
+    other_models: tuple[str, ...]
+    """Further models of the same script, limits and prices."""
     prices: Prices
     """What it charges."""
     context_limit: int
@@ -82,9 +84,10 @@ class ScriptedModel:
     def opencode_config(self) -> dict[str, Any]:
         """The part of an `opencode.json` that makes this model known, and no other provider."""
         models = {
-            self.model_id: self._model_config("Scripted model", self.prices),
-            TITLE_MODEL_ID: self._model_config("Scripted titles", Prices(0.0, 0.0, 0.0)),
+            name: self._model_config(f"Scripted {name}", self.prices)
+            for name in (self.model_id, *self.other_models)
         }
+        models[TITLE_MODEL_ID] = self._model_config("Scripted titles", Prices(0.0, 0.0, 0.0))
         provider = {
             "npm": "@ai-sdk/openai-compatible",
             "name": "Scripted",
@@ -142,6 +145,7 @@ async def open_scripted_model(
     script: Script = "ok",
     *,
     model_id: str = "scripted",
+    other_models: Sequence[str] = (),
     prices: Prices | None = None,
     context_limit: int = 200_000,
     output_limit: int = 8_192,
@@ -159,6 +163,8 @@ async def open_scripted_model(
             reply or string answers every request. A request that finds an iterable exhausted gets a
             clear error 400, which opencode does not retry, and is kept in `unanswered`.
         model_id: The name of the model, below the provider `scripted`.
+        other_models: The names of further ones, for programs that use several. The script tells
+            them apart by `ModelRequest.model`.
         prices: What it charges.
         context_limit: Its context window, in tokens. opencode compacts the conversation when the
             tokens of a reply come near it.
@@ -182,7 +188,8 @@ async def open_scripted_model(
     block is left, so that programs in it can say goodbye.
     """
     ledger = Ledger(TITLE_MODEL_ID)
-    app = ScriptedApp(ledger, compile_script(script), title, (model_id, TITLE_MODEL_ID))
+    models = (model_id, *other_models)
+    app = ScriptedApp(ledger, compile_script(script), title, (*models, TITLE_MODEL_ID))
     serve = _load_server()
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -203,6 +210,7 @@ async def open_scripted_model(
             yield ScriptedModel(
                 base_url=f"{url}/v1",
                 model_id=model_id,
+                other_models=tuple(other_models),
                 prices=prices or Prices(),
                 context_limit=context_limit,
                 output_limit=output_limit,
