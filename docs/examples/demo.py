@@ -1,10 +1,10 @@
-"""A small swarm: each agent counts the lines of one file, all at once.
+"""Eight agents on one server, each with a question that takes a tool to answer.
 
-Without arguments the agents talk to a scripted model, so no key is needed and nothing is spent:
+Without arguments a script plays the model, so no key is needed and nothing is spent:
 
     python docs/examples/demo.py
 
-With a model, they talk to that one, with the credentials of `opencode auth login`:
+On a real model, with the credentials of `opencode auth login`:
 
     python docs/examples/demo.py --model anthropic/claude-haiku-4-5
 """
@@ -12,107 +12,83 @@ With a model, they talk to that one, with the credentials of `opencode auth logi
 from __future__ import annotations
 
 import argparse
-import os
+import random
+import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 
-from opencode_trio import (
-    AsyncOpenCodeClient,
-    RunConfig,
-    RunResult,
-    StepStarted,
-    TextPart,
-    ToolPart,
-)
-from opencode_trio.testing import ModelRequest, Reply, Text, ToolCall, open_scripted_model
+from opencode_trio import AsyncOpenCodeClient, open_swarm
+from opencode_trio.progress import show_progress
+from opencode_trio.testing import Delay, ModelRequest, Reply, Text, ToolCall, open_run_config
 
-FILES = {
-    "poem.txt": "roses are red\nviolets are blue\n",
-    "todo.txt": "milk\nbread\ntea\n",
-    "log.txt": "started\n" * 12,
-    "empty.txt": "",
+POEM = """\
+Tyger Tyger, burning bright,
+In the forests of the night;
+What immortal hand or eye,
+Could frame thy fearful symmetry?
+
+When the stars threw down their spears
+And water'd heaven with their tears:
+Did he smile his work to see?
+Did he who made the Lamb make thee?
+"""
+QUESTIONS = {  # and the command that answers it
+    "How many lines are there?": "wc -l poem.txt",
+    "How many words are there?": "wc -w poem.txt",
+    "How many bytes are there?": "wc -c poem.txt",
+    "Which line is the first?": "head -n 1 poem.txt",
+    "Which line is the last?": "tail -n 1 poem.txt",
+    "Where are the stars?": "grep -n stars poem.txt",
+    "How many lines begin with Did?": "grep -c ^Did poem.txt",
+    "Is there a lion?": "grep -c -i lion poem.txt",
 }
-PERMISSION = {"*": "deny", "bash": {"*": "deny", "wc *": "allow"}}
+PROMPT = "It is about poem.txt: {} Find out with one shell command, and answer in one line."
+PERMISSION = {
+    "*": "deny",
+    "bash": {"*": "deny", "wc *": "allow", "head *": "allow", "tail *": "allow", "grep *": "allow"},
+}
 
 
-async def count_lines(
-    client: AsyncOpenCodeClient,
-    workspace: Path,
-    name: str,
-    config: RunConfig,
-    results: dict[str, RunResult],
-) -> None:
-    """Run one agent, telling what it does while it does it."""
-    prompt = f"Count the lines of {name} with `wc -l {name}` and answer with the number alone."
-    began = trio.current_time()
-    async with client.async_stream(prompt, workspace, run_cfg=config, timeout_s=300) as run:
-        async for event in run:
-            match event:
-                case StepStarted():
-                    news = "asks the model"
-                case ToolPart(tool=tool, status=status):
-                    news = f"{tool} {status}: {event.input.get('command', '')}"
-                case TextPart(text=text):
-                    news = f"says {text!r}"
-                case _:
-                    continue
-            print(f"{trio.current_time() - began:5.1f} s  {name:<10} {news}", flush=True)
-    results[name] = run.result
-
-
-def print_table(results: dict[str, RunResult]) -> None:
-    """Print what came of it, in the order in which the agents were started."""
-    row = "{:<10}  {:<7}  {:<10}  {:>6}  {:>8}  {:>7}".format
-    print("\n" + row("agent", "answer", "ended", "tokens", "cost", "seconds"))
-    for name in FILES:
-        result = results[name]
-        answer, ended = result.final_text.strip(), result.stop_reason
-        tokens, cost = result.token_usage.total, f"${result.total_cost:.5f}"
-        print(row(name, answer, ended, tokens, cost, f"{result.duration_s:.1f}"))
-    tokens = sum(result.token_usage.total for result in results.values())
-    cost = f"${sum(result.total_cost for result in results.values()):.5f}"
-    print(row("all", "", "", tokens, cost, ""))
-
-
-@asynccontextmanager
-async def open_config(model: str | None) -> AsyncIterator[RunConfig]:
-    """Give the settings for a real model, or for a scripted one while the block lasts."""
-    if model is not None:
-        yield RunConfig(model=model, permission=PERMISSION)
-        return
-
-    def script(request: ModelRequest) -> Reply:
-        """Play a model: first ask for the tool, then read the number out of what it said."""
-        if not request.tool_results:
-            name = next(name for name in FILES if name in request.prompt)
-            return Reply(ToolCall("bash", {"command": f"wc -l {name}", "description": "Count"}))
-        return Reply(Text(request.tool_results[-1].split()[0]))
-
-    async with open_scripted_model(script) as scripted:
-        yield scripted.run_config(permission=PERMISSION)
-
-
-async def main(model: str | None) -> None:
-    """Write the files, run the agents, print the table."""
-    # nox names the opencode it has provided; without nox it is the one on PATH.
-    client = AsyncOpenCodeClient(os.environ.get("OPENCODE_TRIO_TEST_BINARY", "opencode"))
-    results: dict[str, RunResult] = {}
+async def main(model: str, page: str) -> int:
+    """Have an agent answer each question; return how many could not."""
     with tempfile.TemporaryDirectory() as directory:
-        workspace = Path(directory)
-        for name, text in FILES.items():
-            await trio.Path(workspace / name).write_text(text)
-        print(f"{len(FILES)} agents on {model or 'a scripted model'}; each is an opencode process.")
-        async with open_config(model) as config, trio.open_nursery() as nursery:
-            for name in FILES:
-                nursery.start_soon(count_lines, client, workspace, name, config, results)
-    print_table(results)
+        await trio.Path(directory, "poem.txt").write_text(POEM)
+        client = AsyncOpenCodeClient()
+        async with (
+            open_run_config(model, script=play, permission=PERMISSION, snapshot=False) as config,
+            show_progress(
+                open_swarm(client, workspace=directory, run_cfg=config, on_failure="collect")
+            ) as swarm,
+        ):
+            for question in QUESTIONS:
+                swarm.start_soon(PROMPT.format(question), name=question)
+
+    print()
+    for outcome in swarm.outcomes():
+        print(f"{outcome.name:32}", outcome.error or outcome.value.final_text.strip())
+    report = swarm.report()
+    print(f"\n{report.table()}")
+    await trio.Path(page).write_text(report.html(), "utf-8")
+    print(f"Who did what, and when: {await trio.Path(page).resolve()}")
+    return sum(outcome.error is not None for outcome in swarm.outcomes())
+
+
+# --- without a real model ----------------------------------------------------------------------
+
+
+def play(request: ModelRequest) -> Reply:
+    """Play the model: think, ask for the tool, and read the answer out of what it said."""
+    thinking = Delay(random.uniform(0.2, 1.2))
+    if request.tool_results:
+        return Reply(thinking, Text(request.tool_results[-1]))
+    command = next(QUESTIONS[question] for question in QUESTIONS if question in request.prompt)
+    return Reply(thinking, ToolCall("bash", {"command": command, "description": "Look"}))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Count lines with a swarm of agents.")
-    parser.add_argument("--model", help="provider/model; by default a scripted one")
-    trio.run(main, parser.parse_args().model)
+    parser = argparse.ArgumentParser(description="Ask eight agents about a poem.")
+    parser.add_argument("--model", default="scripted/demo", metavar="PROVIDER/MODEL")
+    parser.add_argument("--page", default="swarm.html", metavar="FILE", help="for the timeline")
+    args = parser.parse_args()
+    sys.exit(trio.run(main, args.model, args.page))
