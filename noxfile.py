@@ -19,6 +19,7 @@ nox.options.error_on_missing_interpreters = False
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "tests"))
 
+import doc_blocks  # noqa: E402
 import provide_opencode  # noqa: E402
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -157,12 +158,21 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def typing(session: nox.Session) -> None:
-    """Check types, strictly."""
+    """Check types, strictly: by mypy and by pyright, and what users of the package see of them."""
     session.install("-q", "-e", EVERYTHING, *group("typing"))
+    folder = Path(session.create_tmp())
+    programs = [str(block.write(folder)) for block in doc_blocks.BLOCKS]
+    examples = [str(path) for path in sorted((HERE / "docs/examples").glob("*.py"))]
     session.run("mypy")
+    session.run("mypy", *programs)
+    session.run("mypy", *examples)
     # pytest calls a test and ignores what it returns, so that an annotation would tell nobody
     # anything: tests may go without, and are then not checked.
     session.run("mypy", "tests", *LENIENT)
+    session.run("pyright")
+    session.run("pyright", *programs, *examples)
+    for package in ("opencode_trio", "opencode_trio.testing"):
+        session.run("pyright", "--verifytypes", package, "--ignoreexternal", silent=True)
 
 
 @nox.session(reuse_venv=True)

@@ -14,50 +14,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import trio
 
 import opencode_trio.testing
+from doc_blocks import BLOCKS, PAGES, ROOT, Block
 from opencode_trio.testing import ModelRequest, open_scripted_model
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [
-    ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts),
-]
-
-# ```python, and MyST's ```{code-block} python with its options.
-BLOCK = re.compile(
-    r"^(?P<indent> *)```(?:python|\{code-block\} python)\n(?P<code>.*?)^(?P=indent)```$",
-    re.MULTILINE | re.DOTALL,
-)
-OPTIONS = re.compile(r"^ *:\w+:.*$", re.MULTILINE)
-
-
-class Block(NamedTuple):
-    """A program, and where it stands."""
-
-    page: str
-    line: int
-    code: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    text = page.read_text("utf-8")
-    for found in BLOCK.finditer(text):
-        line = text.count("\n", 0, found.start("code")) + 1
-        code = OPTIONS.sub("", re.sub(f"^{found['indent']}", "", found["code"], flags=re.MULTILINE))
-        yield Block(str(page.relative_to(ROOT)), line, code)
-
-
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def answer(request: ModelRequest) -> str:
@@ -72,17 +36,12 @@ async def test_block_runs(block: Block, opencode_binary: str, tmp_path: Path) ->
     for directory in (project, home / ".config/opencode", path):
         directory.mkdir(parents=True)
     (path / "opencode").symlink_to(opencode_binary)
-    # As many empty lines above the code as there are above it in the page: a traceback then
-    # gives the line in the page.
-    program = tmp_path / f"{Path(block.page).stem}.py"
-    program.write_text("\n" * (block.line - 1) + block.code, "utf-8")
-
     async with open_scripted_model(answer, model_id="model") as model:
         (provider,) = model.opencode_config["provider"].values()
         config = {"provider": {"provider": provider}, "enabled_providers": ["provider"]}
         (home / ".config/opencode/opencode.json").write_text(json.dumps(config))
         done = await trio.run_process(
-            [sys.executable, "-W", "error", program],
+            [sys.executable, "-W", "error", block.write(tmp_path)],
             cwd=project,
             env=os.environ | {"HOME": str(home), "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"},
             capture_stdout=True,

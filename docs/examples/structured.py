@@ -13,7 +13,7 @@ class Verdict:
 
     risk: int
     summary: str
-    files: list[str] = attrs.field(factory=list)
+    files: list[str] = attrs.field(factory=list[str])
 
 
 async def main() -> None:
