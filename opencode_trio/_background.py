@@ -7,14 +7,14 @@ cancellation for as long as its goodbye takes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
 
 
 @asynccontextmanager
-async def open_background() -> AsyncIterator[trio.Nursery]:
+async def open_background() -> AsyncGenerator[trio.Nursery]:
     """Open a nursery for tasks that never raise; when the block ends, they are cancelled.
 
     **Cancellation**: of what is around it reaches the block, but not the tasks; those are ended

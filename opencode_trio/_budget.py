@@ -6,7 +6,7 @@ agents below it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -150,7 +150,7 @@ class Budget:
             level.tell()
 
     @contextmanager
-    def watched(self, watcher: Callable[[Excess], None]) -> Iterator[None]:
+    def watched(self, watcher: Callable[[Excess], None]) -> Generator[None]:
         """Have `watcher` called when this budget, or one around it, is exceeded.
 
         It may be called more than once.
@@ -211,7 +211,7 @@ _current: ContextVar[Budget | None] = ContextVar("opencode_trio_budget", default
 @contextmanager
 def limit_spending(
     *, max_cost_usd: float | None = None, max_tokens: int | None = None, soft: float = 1.0
-) -> Iterator[Budget]:
+) -> Generator[Budget]:
     """Let all swarms that are opened in the block spend no more than this together.
 
     Like cancel scopes these nest, and reach into the tasks started in the block.  Agents that run
@@ -231,7 +231,7 @@ def limit_spending(
 
 
 @contextmanager
-def inside(budget: Budget) -> Iterator[None]:
+def inside(budget: Budget) -> Generator[None]:
     """Have budgets that are made in the block count in this one."""
     token = _current.set(budget)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -105,7 +105,7 @@ class Bus:
         self._strays = take
 
     @contextmanager
-    def subscribed(self, root: str, subscriber: Subscriber) -> Iterator[None]:
+    def subscribed(self, root: str, subscriber: Subscriber) -> Generator[None]:
         """Hand out the events of a session and all below it while the block runs."""
         if root in self._roots:
             raise RuntimeError(f"{root} has a reader already: one turn at a time")

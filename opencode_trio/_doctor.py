@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -136,7 +136,7 @@ async def examine_model(patient: Patient) -> list[Finding]:
 
 
 @contextmanager
-def _workspace(patient: Patient) -> Iterator[Path]:
+def _workspace(patient: Patient) -> Generator[Path]:
     if patient.workspace is not None:
         yield patient.workspace
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ stream, whose liveness its heartbeat tells."""
 @asynccontextmanager
 async def open_api(
     url: str, *, password: str | None, username: str, tls: ssl.SSLContext | bool = True
-) -> AsyncIterator[HttpApi]:
+) -> AsyncGenerator[HttpApi]:
     """Open a pool of connections to a server; nothing is sent yet.
 
     Raises:
@@ -92,7 +92,7 @@ class HttpApi:
         return request
 
     @asynccontextmanager
-    async def open_events(self) -> AsyncIterator[AsyncIterator[Json]]:
+    async def open_events(self) -> AsyncGenerator[AsyncGenerator[Json]]:
         """Open the event stream of the whole server.
 
         Raises:
@@ -189,7 +189,7 @@ def _explain(response: httpx.Response, answer: object) -> str:
 
 
 @contextmanager
-def _mapped_errors(what: str, url: str) -> Iterator[None]:
+def _mapped_errors(what: str, url: str) -> Generator[None]:
     try:
         yield
     except (httpx.RequestError, httpx.InvalidURL) as exc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -66,7 +66,7 @@ class Pool(Protocol):
 
 
 @asynccontextmanager
-async def open_pool(source: Source) -> AsyncIterator[Pool]:
+async def open_pool(source: Source) -> AsyncGenerator[Pool]:
     """Open the servers' pool; when the block is left, the servers that it started have ended.
 
     **Cancellation**: outlived by the servers for as long as the block takes to say goodbye.
@@ -99,7 +99,7 @@ class GivenServers:
     @asynccontextmanager
     async def lease(
         self, cfg: RunConfig | None, directory: str | None
-    ) -> AsyncIterator[OpenCodeServer]:
+    ) -> AsyncGenerator[OpenCodeServer]:
         """Give the server with the least to do.
 
         Raises:
@@ -176,7 +176,7 @@ class OwnServers:
     @asynccontextmanager
     async def lease(
         self, cfg: RunConfig | None, directory: str | None
-    ) -> AsyncIterator[OpenCodeServer]:
+    ) -> AsyncGenerator[OpenCodeServer]:
         """Give the server of this configuration; start it, if there is none.
 
         Raises:

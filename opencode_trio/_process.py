@@ -12,7 +12,7 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -165,7 +165,7 @@ async def open_child(
     on_stderr: Callable[[Child], None] = lambda _: None,
     graces: Graces = DEFAULT_GRACES,
     make_keeper: MakeKeeper | None = None,
-) -> AsyncIterator[Child]:
+) -> AsyncGenerator[Child]:
     """Start a child; when the block is left, it and its whole family have ended.
 
     Args:

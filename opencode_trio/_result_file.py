@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class ResultFile:
 
 
 @contextmanager
-def open_results(path: Path) -> Iterator[ResultFile]:
+def open_results(path: Path) -> Generator[ResultFile]:
     """Open a file of results, or make one.
 
     What a run that was killed could not finish writing, at the end of the file, is cut off.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -195,7 +195,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
 
 
 @asynccontextmanager
-async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncIterator[Run]:
+async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator[Run]:
     """Start a run; when the block is left, it and its whole family have ended.
 
     **Cancellation**: ends the run, shielded and bounded (see `open_child`).

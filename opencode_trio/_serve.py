@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class ServePlan:
 
 
 @asynccontextmanager
-async def open_served(plan: ServePlan) -> AsyncIterator[Link]:
+async def open_served(plan: ServePlan) -> AsyncGenerator[Link]:
     """Start a server; when the block is left, it and its whole family have ended.
 
     It has a random password, listens on loopback only, and is ready: it has answered, and its
@@ -128,7 +128,7 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
 
 
 @contextmanager
-def _start_limit(seconds: float, child: Child) -> Iterator[trio.CancelScope]:
+def _start_limit(seconds: float, child: Child) -> Generator[trio.CancelScope]:
     with trio.move_on_after(seconds) as scope:
         yield scope
     if scope.cancelled_caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -23,7 +23,7 @@ class Stop:
 
 
 @asynccontextmanager
-async def open_stop() -> AsyncIterator[Stop]:
+async def open_stop() -> AsyncGenerator[Stop]:
     """For the length of the block, let signals cancel a scope rather than end the program.
 
     **Cancellation**: leaves the signals as they were.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import attrs
@@ -18,7 +18,9 @@ class OpenCodeTimeoutError(OpenCodeError, trio.TooSlowError):
 
 
 @contextmanager
-def time_limit(seconds: float | None, *, partial: Callable[[], RunResult | None]) -> Iterator[None]:
+def time_limit(
+    seconds: float | None, *, partial: Callable[[], RunResult | None]
+) -> Generator[None]:
     """Cancel the block after so many seconds and raise instead of `trio.Cancelled`.
 
     Args:

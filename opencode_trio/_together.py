@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any, TypeAlias, Unpack, cast, overload
@@ -224,7 +224,7 @@ class Together(ABC):
     @asynccontextmanager
     async def _owned(
         self, tasks: Sequence[AgentTask], *, tolerated: bool = False
-    ) -> AsyncIterator[list[Agent]]:
+    ) -> AsyncGenerator[list[Agent]]:
         """Start agents that are over when the block has been left."""
         agents: list[Agent] = []
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from itertools import chain, count
 from typing import Any
@@ -443,7 +443,7 @@ def _broken_off() -> OpenCodeServerError:
 
 
 @asynccontextmanager
-async def open_turn(link: Link, plan: TurnPlan) -> AsyncIterator[Turn]:
+async def open_turn(link: Link, plan: TurnPlan) -> AsyncGenerator[Turn]:
     """Prompt; when the block is left, the server has finished with it.
 
     Raises:

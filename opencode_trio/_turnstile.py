@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -52,7 +52,7 @@ class Turnstile:
         return ticket
 
     @asynccontextmanager
-    async def passed(self, ticket: Ticket) -> AsyncIterator[None]:
+    async def passed(self, ticket: Ticket) -> AsyncGenerator[None]:
         """Wait until it is this ticket's turn; be inside for as long as the block takes.
 
         **Cancellation**: gives the place to the next.

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 
 
 @asynccontextmanager
-async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> AsyncIterator[str]:
+async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> AsyncGenerator[str]:
     """Check out what is committed beside the repository that a directory is in.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,7 +161,7 @@ class AsyncOpenCodeClient:
         log_file: StrPath | None = None,
         log_exclude_types: Collection[str] = (),
         data_home: StrPath | None = None,
-    ) -> AsyncIterator[Run]:
+    ) -> AsyncGenerator[Run]:
         """Run an agent and read its events as they come.
 
         The arguments and errors are those of `async_run`; errors of the run come out of the
@@ -189,7 +189,7 @@ class AsyncOpenCodeClient:
         run_cfg: RunConfig | None = None,
         warm: bool = False,
         data_home: StrPath | None = None,
-    ) -> AsyncIterator[OpenCodeServer]:
+    ) -> AsyncGenerator[OpenCodeServer]:
         """Start a server, which hosts any number of conversations at once.
 
         A turn on it costs a tenth of a second where a run of its own costs four.
@@ -232,7 +232,7 @@ class AsyncOpenCodeClient:
         run_cfg: RunConfig | None,
         data_home: StrPath | None,
         log: EventLog | None,
-    ) -> AsyncIterator[Run]:
+    ) -> AsyncGenerator[Run]:
         cfg = run_cfg or RunConfig()
         validate_config_for_run(cfg)
         message = encode_prompt(prompt, cfg)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol, TextIO
 
@@ -56,7 +56,7 @@ async def show_progress(
     file: TextIO | None = None,
     is_live: bool | None = None,
     every_s: float = EVERY_S,
-) -> AsyncIterator[Swarm]:
+) -> AsyncGenerator[Swarm]:
     """Open a swarm, and show what it does to its end.
 
     It goes around: ``async with show_progress(open_swarm(client, limit=16)) as swarm``.  Drawing
@@ -92,7 +92,7 @@ async def _shown(
     out: TextIO,
     view_of: Callable[[TextIO, Budget], View],
     every_s: float,
-) -> AsyncIterator[Swarm]:
+) -> AsyncGenerator[Swarm]:
     display: _Display | None = None
     try:
         async with opening as swarm:

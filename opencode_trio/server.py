@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -184,7 +184,7 @@ class OpenCodeServer:
         on_question: QuestionCallback | None = None,
         on_event: Callable[[Event], None] | None = None,
         on_result: Callable[[RunResult], None] | None = None,
-    ) -> AsyncIterator[Session]:
+    ) -> AsyncGenerator[Session]:
         """Open a conversation: a new one, or an old one again.
 
         Args:
@@ -316,7 +316,7 @@ def _in_turn(
 
 
 @asynccontextmanager
-async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncIterator[OpenCodeServer]:
+async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncGenerator[OpenCodeServer]:
     """Start a server of our own; when the block is left, it and its whole family have ended.
 
     Raises and **Cancellation**: see `_serve.open_served`.
@@ -337,7 +337,7 @@ async def connect_server(
     username: str = USER,
     workspace: str | None = None,
     tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[OpenCodeServer]:
+) -> AsyncGenerator[OpenCodeServer]:
     """Use a server that somebody else runs; it is never ended by us.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar, Unpack
 
@@ -167,7 +167,7 @@ class Session:
     @asynccontextmanager
     async def stream(
         self, prompt: str, *, timeout_s: float | None = None, **options: Unpack[TurnOptions]
-    ) -> AsyncIterator[Turn]:
+    ) -> AsyncGenerator[Turn]:
         """Prompt, and read the events as they come.
 
         Arguments, errors and cancellation are those of `send`; errors of the turn come out of the
@@ -310,7 +310,7 @@ class Session:
     @asynccontextmanager
     async def _timed(
         self, timeout_s: float | None, opening: AbstractAsyncContextManager[Turn]
-    ) -> AsyncIterator[Turn]:
+    ) -> AsyncGenerator[Turn]:
         turn: Turn | None = None
         with time_limit(timeout_s, partial=lambda: turn.result_at_timeout() if turn else None):
             async with opening as turn:
@@ -319,7 +319,7 @@ class Session:
     @asynccontextmanager
     async def _prompting(
         self, prompt: str, options: TurnOptions, *, listen: bool, schema: Json | None = None
-    ) -> AsyncIterator[Turn]:
+    ) -> AsyncGenerator[Turn]:
         settings = self._settings(options)
         if schema is not None:
             settings = attrs.evolve(settings, rules=self._rules_to_answer(settings.rules))
@@ -344,7 +344,7 @@ class Session:
     @asynccontextmanager
     async def _commanding(
         self, name: str, arguments: str, options: TurnOptions
-    ) -> AsyncIterator[Turn]:
+    ) -> AsyncGenerator[Turn]:
         settings = self._settings(options)
 
         def call(message_id: str) -> Call[Json]:
@@ -367,7 +367,7 @@ class Session:
     @asynccontextmanager
     async def _open_turn(
         self, call: Callable[[str], Call[Json]], settings: TurnSettings, *, listen: bool
-    ) -> AsyncIterator[Turn]:
+    ) -> AsyncGenerator[Turn]:
         async with self._one_at_a_time():
             await self._link.warm(self._directory)
             await self._set_rules(settings)
@@ -397,7 +397,7 @@ class Session:
                     self._plan.on_result(turn.result)
 
     @asynccontextmanager
-    async def _one_at_a_time(self) -> AsyncIterator[None]:
+    async def _one_at_a_time(self) -> AsyncGenerator[None]:
         me = trio.lowlevel.current_task()
         inside = self._turn is not None and self._turn.is_handled_by(me)
         if me is self._holder or inside:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Unpack, overload
 
@@ -206,7 +206,7 @@ async def open_swarm(
     on_question: QuestionCallback | None = None,
     on_event: Callable[[Agent, Event], None] | None = None,
     keep_events: bool = False,
-) -> AsyncIterator[Swarm]:
+) -> AsyncGenerator[Swarm]:
     """Open a nursery for agents: leaving the block waits for all of them.
 
     An agent that starts others in its own swarm and waits for them keeps its place meanwhile;

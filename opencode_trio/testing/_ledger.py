@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ class Ledger:
         return request
 
     @contextmanager
-    def kept_open(self, request: ModelRequest) -> Iterator[None]:
+    def kept_open(self, request: ModelRequest) -> Generator[None]:
         """Have a request among the open ones for the length of the block."""
         self.open.add(request)
         self._ring()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -150,7 +150,7 @@ async def open_scripted_model(
     context_limit: int = 200_000,
     output_limit: int = 8_192,
     title: str = "Scripted session",
-) -> AsyncIterator[ScriptedModel]:
+) -> AsyncGenerator[ScriptedModel]:
     """Serve a scripted model on loopback for the length of the block.
 
     It speaks the streaming chat-completions protocol, which opencode uses through its
