@@ -161,16 +161,15 @@ def typing(session: nox.Session) -> None:
     """Check types, strictly: by mypy and by pyright, and what users of the package see of them."""
     session.install("-q", "-e", EVERYTHING, *group("typing"))
     folder = Path(session.create_tmp())
-    programs = [str(block.write(folder)) for block in doc_blocks.BLOCKS]
-    examples = [str(path) for path in sorted((HERE / "docs/examples").glob("*.py"))]
+    programs = [*(HERE / "docs/examples").glob("*.py")]
+    programs += [block.write(folder) for block in doc_blocks.BLOCKS]
     session.run("mypy")
     session.run("mypy", *programs)
-    session.run("mypy", *examples)
     # pytest calls a test and ignores what it returns, so that an annotation would tell nobody
     # anything: tests may go without, and are then not checked.
     session.run("mypy", "tests", *LENIENT)
     session.run("pyright")
-    session.run("pyright", *programs, *examples)
+    session.run("pyright", *programs)
     for package in ("opencode_trio", "opencode_trio.testing"):
         session.run("pyright", "--verifytypes", package, "--ignoreexternal", silent=True)
 
