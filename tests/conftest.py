@@ -74,6 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
     problems = _processes(marker, tmp_path_factory.getbasetemp())
     problems += [f"directory {path}" for path in root.glob(f"tmpdir/{SCRATCH_PREFIX}*")]
+    problems += [f"library {path}" for path in root.glob("tmpdir/.*.so")]
     if problems:
         pytest.fail("The suite left behind:\n  " + "\n  ".join(problems), pytrace=False)
 

@@ -410,6 +410,7 @@ def test_a_child_has_directories_of_its_own(host: Host, prepare: Prepare) -> Non
     config, data, state, home = (Path(child.env[name]) for name in places)
     assert {folder.parent for folder in (config, data, state, home)} == {child.scratch}
     assert "XDG_CACHE_HOME" not in child.env
+    assert Path(child.env["BUN_TMPDIR"]).parent == child.scratch
     assert child.env["HOME"] == str(host.home)
 
     linked = {
@@ -539,9 +540,9 @@ def test_a_child_of_a_child_sees_what_the_child_sees(host: Host, prepare: Prepar
 def test_inherited_config_leaves_all_but_the_data(host: Host, prepare: Prepare) -> None:
     env = {"OPENCODE_PERMISSION": "{}", "XDG_STATE_HOME": "/s", "OPENCODE_DB": "/db"}
     child = prepare(inherit_user_config=True, env=env)
-    moved = {"XDG_DATA_HOME", RUN_MARKER}
+    moved = {"XDG_DATA_HOME", "BUN_TMPDIR", RUN_MARKER}
     assert child.env.keys() - host.env.keys() == moved | {"OPENCODE_PERMISSION", "XDG_STATE_HOME"}
-    assert entries(child.scratch) == {"data"}
+    assert entries(child.scratch) == {"data", "unpacked"}
     assert not (host.state / "locks").exists()
 
 
@@ -549,7 +550,7 @@ def test_the_hosts_database_on_request(host: Host, prepare: Prepare) -> None:
     child = prepare(isolate_db=False, env={"OPENCODE_DB": "/db"})
     assert "XDG_DATA_HOME" not in child.env
     assert child.env["OPENCODE_DB"] == "/db"
-    assert entries(child.scratch) == {"config", "state", "home"}
+    assert entries(child.scratch) == {"config", "state", "home", "unpacked"}
 
 
 @pytest.mark.parametrize("isolate_db", [True, False])
