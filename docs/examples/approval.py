@@ -20,6 +20,7 @@ import trio
 from opencode_trio import (
     AsyncOpenCodeClient,
     OpenCodeSession,
+    PermissionAnswer,
     PermissionRequest,
     QuestionRequest,
     Reject,
@@ -39,7 +40,7 @@ class Human:
     def __init__(self) -> None:
         self._attention = trio.Lock()
 
-    async def allow(self, request: PermissionRequest) -> str | Reject:
+    async def allow(self, request: PermissionRequest) -> PermissionAnswer:
         """Answer a request for permission; a reason to refuse is told to the model."""
         wanted = ", ".join(request.patterns)
         answer = await self._ask(f"May it use {request.permission}: {wanted}\n  yes, or why not? ")

@@ -66,7 +66,7 @@ async def main(model: str, page: str) -> int:
 
     print()
     for outcome in swarm.outcomes():
-        print(f"{outcome.name:32}", outcome.error or outcome.value.final_text.strip())
+        print(f"{outcome.name:32}", outcome.error or outcome.unwrap().final_text.strip())
     report = swarm.report()
     print(f"\n{report.table()}")
     await trio.Path(page).write_text(report.html(), "utf-8")

@@ -50,7 +50,7 @@ async def main(urls: Sequence[str], workspace: str, model: str | None) -> int:
     print()
     for outcome in swarm.outcomes():
         again = f" (begun {outcome.attempts} times)" if outcome.attempts > 1 else ""
-        print(f"{outcome.name}{again}: {outcome.error or outcome.value.final_text.strip()}")
+        print(f"{outcome.name}{again}: {outcome.error or outcome.unwrap().final_text.strip()}")
     return sum(outcome.error is not None for outcome in swarm.outcomes())
 
 

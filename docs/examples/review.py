@@ -81,7 +81,7 @@ async def main(model: str, repositories: Sequence[str]) -> int:
         (outcome.name, finding)
         for outcome in swarm.outcomes()
         if outcome.error is None
-        for finding in outcome.value.structured.findings
+        for finding in outcome.unwrap().structured.findings
     ]
     for name, finding in sorted(found, key=lambda pair: RANKS[pair[1].severity]):
         print(f"{finding.severity:6} {name}/{finding.file}:{finding.line}: {finding.problem}")
