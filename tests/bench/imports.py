@@ -1,7 +1,4 @@
-"""What `import opencode_trio` costs beside `import trio`, in CPU time, each in interpreters of its own.
-
-nox -s bench -- imports       (or: python tests/bench/imports.py)
-"""
+"""What `import opencode_trio` costs beside `import trio`, each in interpreters of its own."""
 
 from __future__ import annotations
 
@@ -9,34 +6,43 @@ import resource
 import subprocess
 import sys
 
+from bench.benchmark import Benchmark, Setup, in_turns
+from bench.rows import Row
+
 ROUNDS = 15
+AT_MOST = 0.3
+"""Of what trio takes, which a trio program imports anyway.  Most is imported when it is asked for."""
+NOTHING = "pass"
+STATEMENTS = [
+    NOTHING,
+    "import trio",
+    "import opencode_trio",
+    "from opencode_trio import AsyncOpenCodeClient",
+]
 
 
-def cpu_seconds_for(statement: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def cpu_ms_for(statement: str) -> float:
+    before = _children_ms()
     subprocess.run([sys.executable, "-c", statement], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    return _children_ms() - before
 
 
-def main() -> float:
-    bare, trio, ours, client = [], [], [], []
-    for _ in range(ROUNDS):  # in turns, because a machine's mood changes
-        bare.append(cpu_seconds_for("pass"))
-        trio.append(cpu_seconds_for("import trio"))
-        ours.append(cpu_seconds_for("import trio, opencode_trio"))
-        client.append(cpu_seconds_for("from opencode_trio import AsyncOpenCodeClient"))
-    # The best of all rounds: whatever else the machine does can only add.
-    least = {
-        "import trio": min(trio),
-        "import opencode_trio": min(ours),
-        "... a client": min(client),
-    }
-    for what, seconds in least.items():
-        cost = seconds - min(bare)
-        print(f"{what:<21} {cost * 1000:6.1f} ms   {cost / (min(trio) - min(bare)):.2f} x")
-    return (min(ours) - min(bare)) / (min(trio) - min(bare))
+def _children_ms() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-if __name__ == "__main__":
-    main()
+def run(setup: Setup) -> list[Row]:
+    spent: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
+    for _, statement in in_turns(STATEMENTS, setup.scaled(ROUNDS, least=3)):
+        spent[statement].append(cpu_ms_for(statement))
+    nothing = min(spent.pop(NOTHING))
+    # The least of all rounds: whatever else the machine does can only add.
+    trio, ours, client = (
+        Row(f"`{statement}`", "ms", [value - nothing for value in values], share=0)
+        for statement, values in spent.items()
+    )
+    return [trio, ours.compared(trio, at_most=AT_MOST), client.compared(trio)]
+
+
+BENCHMARK = Benchmark("processor time of an import, the interpreter's own start taken off", run)

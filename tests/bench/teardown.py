@@ -1,28 +1,24 @@
 """The matrix: each way out of a block, and how long each kind of descendant lives on.
 
-    nox -s bench -- teardown      (or: python tests/bench/teardown.py --modes run,serve)
-
 Milliseconds from the beginning of the end (the `break`, the cancellation, the signal, for a normal
 end the model's last word) until nobody of that kind was left, until the block had been left, and
-until the scratch directory was gone.  `inf` is never.  Anybody left, and the exit status is 1.
+until the scratch directory was gone.  `inf` is never.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from bench.benchmark import Benchmark, Setup
+from bench.rows import Row
 from teardown_matrix import KINDS, MODES, WAYS, Cell, measure
 
 WIDTH = 12
 
 
-def row(*words: str) -> str:
+def line(*words: str) -> str:
     first, second, *rest = words
     return f"{first:<6}{second:<14}" + "".join(f"{word:>{WIDTH}}" for word in rest)
 
@@ -33,27 +29,30 @@ def shown(cell: Cell) -> str:
         for kind in KINDS
     ]
     block = "killed" if cell.left_ms is None else f"{cell.left_ms:.0f}"
-    line = row(cell.mode, cell.way, *cells, block, f"{cell.scratch_ms:.0f}")
-    return line if not cell.failed else f"{line}\n  exit {cell.exit_code}: {cell.stderr}"
+    text = line(cell.mode, cell.way, *cells, block, f"{cell.scratch_ms:.0f}")
+    return text if not cell.failed else f"{text}\n  exit {cell.exit_code}: {cell.stderr}"
 
 
-def main(binary: str, modes: list[str], ways: list[str]) -> bool:
-    print(row("mode", "way out", *KINDS, "block", "scratch"))
-    is_clean = True
-    for mode in modes:
+def cells(setup: Setup) -> Iterable[Cell]:
+    ways = WAYS[: setup.scaled(len(WAYS))]
+    setup.say(line("mode", "way out", *KINDS, "block", "scratch"))
+    for mode in MODES:
         for way in ways:
             with tempfile.TemporaryDirectory() as directory:
-                cell = measure(mode, way, binary=binary, directory=Path(directory))
-            print(shown(cell), flush=True)
-            is_clean &= cell.is_clean
-    print("\nno survivor, no scratch directory" if is_clean else "\nNOT CLEAN")
-    return is_clean
+                cell = measure(mode, way, binary=setup.binary, directory=Path(directory))
+            setup.say(shown(cell))
+            yield cell
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Leave an agent's block in every way there is.")
-    parser.add_argument("--modes", default=",".join(MODES), type=lambda text: text.split(","))
-    parser.add_argument("--ways", default=",".join(WAYS), type=lambda text: text.split(","))
-    options = parser.parse_args()
-    program = os.environ.get("OPENCODE_TRIO_TEST_BINARY", "opencode")
-    sys.exit(not main(program, options.modes, options.ways))
+def run(setup: Setup) -> list[Row]:
+    found = list(cells(setup))
+    rows = [
+        Row(f"{cell.mode}, {cell.way}: until all {len(KINDS)} kinds are gone", "ms", ends, share=1)
+        for cell in found
+        for ends in [[*cell.empty_ms.values(), cell.scratch_ms]]
+    ]
+    unclean = sum(not cell.is_clean for cell in found)
+    return [*rows, Row("ways out that left anybody", "", [unclean], at_most=0)]
+
+
+BENCHMARK = Benchmark("how long what an agent has started outlives it, by the way out", run)
