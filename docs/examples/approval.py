@@ -69,8 +69,8 @@ class Human:
         if not sys.stdin.isatty():
             return ""
         async with self._attention:
-            print(text, end="", flush=True)
             termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer
+            print(text, end="", flush=True)
             await trio.lowlevel.wait_readable(sys.stdin)
             return os.read(sys.stdin.fileno(), 4096).decode().strip()  # a terminal gives a line
 

@@ -26,7 +26,7 @@ from opencode_trio import (
 )
 from opencode_trio.progress import show_progress
 
-AT_ONCE_EACH = 8
+AT_ONCE_EACH = 4
 """Agents on a server: what its machine can bear, if their tools are builds and tests."""
 
 
