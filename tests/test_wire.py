@@ -723,7 +723,7 @@ def random_lines(rng: random.Random, count: int) -> Iterator[str]:
 def plain_types(hint: Any) -> tuple[type, ...]:
     """Return the classes that a value of an annotated field may have."""
     origin = typing.get_origin(hint)
-    if hint is Any:
+    if hint is Any or isinstance(hint, typing.TypeVar):
         return (object,)
     if origin is None:
         return (hint,)
