@@ -81,15 +81,18 @@ RETURNED: frozenset[StopReason] = frozenset({*ANSWERED, "empty", "blocked"})
 def end_if_nothing_follows(event: Event) -> StopReason | None:
     """Name the turn's end, should this event be its last; ``None`` if it changes nothing."""
     match event:
-        case StepStarted():
+        # The second: what had ended was a compaction's summary; the model is asked again.
+        case StepStarted() | TextPart(is_synthetic=True, metadata={"compaction_continue": _}):
             return "incomplete"
         case StepFinished(reason=reason):
             return ENDS_OF_A_STEP.get(reason, "incomplete")
-        case TextPart(is_synthetic=True, metadata={"compaction_continue": _}):
-            return "incomplete"  # what had ended was the summary; the model is asked again
         case MessageUpdated(structured=answer) if answer is not None:
             return "completed"
         case ErrorReported(error=error) | MessageUpdated(error=error) if error is not None:
             return FAILURES.get(error.name, "error")
+        case MessageUpdated(role="assistant", is_complete=True, finish=None):
+            # Over without an end: aborted while it waited for its provider to recover.  opencode
+            # (seen in 1.14 to 1.18) says it in no other way.
+            return "cancelled"
         case _:
             return None

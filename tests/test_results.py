@@ -302,7 +302,8 @@ def updated(
 
 def done(message: str, cost: float = 0.0, **info: Any) -> Record:
     tokens = {"input": int(cost * 100)}
-    return updated(message, cost=cost, tokens=tokens, time={"completed": 1}, **info)
+    told = {"time": {"completed": 1}, "finish": "stop", **info}
+    return updated(message, cost=cost, tokens=tokens, **told)
 
 
 def part(message: str, kind: str, part_id: str, *, session: str = "ses_1", **more: Any) -> Record:
@@ -601,8 +602,14 @@ START = part("m", "step-start", "start")
         ([step("m", "tool-calls"), updated("m", structured={"a": 1})], "completed"),
         ([updated("m", structured=0)], "completed"),
         ([updated("m", structured={"a": 1}), updated("m")], "completed"),
+        # aborted while it waited for its provider to recover
+        ([updated("m"), done("m", finish=None)], "cancelled"),
+        ([said("m", "x"), step("m", "tool-calls"), done("n", finish=None)], "cancelled"),
+        ([done("m", finish=None, error={"name": "APIError"})], "error"),
+        ([done("m", finish=None, session="ses_2")], None),
         # these change nothing
         ([said("m", "x"), step("m"), updated("m"), said("m", "x")], "completed"),
+        ([said("m", "x"), step("m"), done("m")], "completed"),
         (
             [step("m", "length"), {"type": "session.status", "properties": {"sessionID": "ses_1"}}],
             "length",
