@@ -41,9 +41,14 @@ from opencode_trio.results import RunResult, result_of
 
 _log = logging.getLogger("opencode_trio")
 
-CATCH_UP_S = 1.0
-"""How long the stream may lag behind the answer.  It is milliseconds, unless the stream is broken or
-the server has far more to do than it can; what it would have told is then read from what is stored."""
+CATCH_UP_S = 5.0
+"""How long the stream may lag behind the answer.  It is milliseconds, unless the server has more to do
+than it can: it answers first, then, and tells later, in order.  Less than `STOP_S`, for who leaves
+meanwhile waits for this."""
+
+DRY_S = 1.0
+"""A stream that has told nothing of anybody for so long does not lag.  It is broken, and what it would
+have told is read from what is stored, which costs a busy server more than the wait."""
 
 STOP_S = 10.0
 """From the abort of a turn to the end of a server that does not obey.  It takes a tenth of a second,
@@ -362,7 +367,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
         """Fail with the true reason, which for a prompt that cannot run only the stream tells."""
         refused = error.status_code is not None and self._link.bus.is_connected
         if refused:
-            with trio.move_on_after(CATCH_UP_S):
+            with trio.move_on_after(DRY_S):
                 while not self._live.errors:
                     await self._moved.wait()
         self._stop_reason = self._stop_reason or "error"
@@ -373,11 +378,19 @@ class Turn(trio.abc.ReceiveChannel[Event]):
         message = text_of(object_of(answer.get("info")), "id")
         if message <= self.message_id:
             return  # aborted before the agent said anything: this is of a former turn
-        with trio.move_on_after(CATCH_UP_S):
-            while self._link.bus.is_connected and message not in self._live.complete:
-                await self._moved.wait()
+        with trio.move_on_after(DRY_S if self._is_left else CATCH_UP_S):
+            while message not in self._live.complete and await self._hears():
+                pass
         # What it has not told of the answer, it may not have told of subagents either.
         self._had_gap = self._had_gap or message not in self._live.complete
+
+    async def _hears(self) -> bool:
+        """Wait for an event of the turn; say whether the stream tells of anything at all."""
+        bus = self._link.bus
+        told = bus.counts.events
+        with trio.move_on_after(DRY_S if bus.is_connected else 0):
+            await self._moved.wait()
+        return bus.counts.events > told
 
     async def _resync(self) -> None:
         while not self._told.is_set():

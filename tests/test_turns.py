@@ -125,14 +125,24 @@ class Agent:
 
 
 @attrs.define(eq=False)
-class MutedServer(FakeServer):
-    """Its stream is open and says nothing any more, as when it has too much to do."""
+class LateServer(FakeServer):
+    """It answers and says nothing meanwhile, as when it has too much to do."""
 
-    is_muted: bool = False
+    is_late: bool = False
+    unsaid: list[Json] = attrs.field(factory=list)
 
     def say(self, *records: Json) -> None:
-        if not self.is_muted:
+        if self.is_late:
+            self.unsaid += records
+        else:
             super().say(*records)
+
+    async def catch_up(self, seconds: int) -> None:
+        """Say the rest at last; before that, what concerns others."""
+        for _ in range(seconds):
+            await trio.sleep(0.9)
+            super().say(fake.status("ses_other", "busy"))
+        super().say(*self.unsaid)
 
 
 def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
@@ -502,11 +512,45 @@ async def test_an_unknown_subagent_that_asks_is_looked_up(
     assert request.agent == "explore"
 
 
-@pytest.mark.parametrize("stream", ["lags", "is broken"])
+async def test_a_stream_that_lags_is_waited_for_while_it_tells_of_anything(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+):
+    server = LateServer()
+    agent = Agent(server)
+    async with talking(agent) as (session, _), session.stream("x") as turn:
+        await settled()
+        read_before = len(server.called("GET .*"))
+        server.is_late = True
+        agent.finish()
+        nursery.start_soon(server.catch_up, 4)
+        result = await turn.wait()
+    assert result.final_text == "answer to x"
+    assert result.duration_s is not None
+    assert 3.6 < result.duration_s < 4
+    assert len(server.called("GET .*")) == read_before
+
+
+async def test_who_leaves_does_not_wait_for_a_stream_that_lags(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+):
+    server = LateServer()
+    agent = Agent(server)
+    async with talking(agent) as (session, _):
+        async with session.stream("x"):
+            await settled()
+            server.is_late = True
+            nursery.start_soon(server.catch_up, 5)
+            left = trio.current_time()
+        assert trio.current_time() - left < 1.5
+    assert not agent.has_ended
+
+
+@pytest.mark.parametrize("stream", ["says nothing more", "is broken"])
 async def test_a_subagent_that_the_stream_did_not_tell_of_in_time_is_counted(
     stream: str, autojump_clock: trio.testing.MockClock
 ):
-    agent = Agent(MutedServer())
+    server = LateServer()
+    agent = Agent(server)
     wrote = {"info": fake.assistant("ses_kid", "msg_fzz", "msg_fzy", cost=0.25), "parts": []}
     async with talking(agent) as (session, _), session.stream("x") as turn:
         await settled()
@@ -515,11 +559,10 @@ async def test_a_subagent_that_the_stream_did_not_tell_of_in_time_is_counted(
             r"GET /session/ses_kid/message": lambda call: [wrote],
             **agent.server.routes,
         }
-        assert isinstance(agent.server, MutedServer)
-        agent.server.is_muted = True
+        server.is_late = True
         if stream == "is broken":
-            agent.server.refuses = True
-            agent.server.hang_up()
+            server.refuses = True
+            server.hang_up()
         agent.finish()
         result = await turn.wait()
     assert result.cost_by_session == {ROOT: 0.5, "ses_kid": 0.25}

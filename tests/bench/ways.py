@@ -99,8 +99,8 @@ async def library_swarm(job: Job, tally: Tally) -> None:
             for _ in range(job.agents):
                 swarm.start_soon(job.prompt)
     for outcome in swarm.outcomes():
-        done = isinstance(outcome.value, RunResult)
-        tally.check(outcome.value.final_text if done else outcome.error)
+        result = outcome.value
+        tally.check(result.final_text if isinstance(result, RunResult) else outcome.error)
 
 
 async def bare_http(job: Job, tally: Tally) -> None:
