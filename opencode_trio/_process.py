@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import trio
 
 from opencode_trio._group import GroupKeeper
 from opencode_trio._keeper import DEFAULT_GRACES, Graces, Keeper, MakeKeeper, NotStarted, Started
+from opencode_trio._output import DRAIN_S, Output, Pipe
 from opencode_trio._scratch import remove_scratch
 from opencode_trio._warden_host import WardenKeeper
 from opencode_trio.errors import (
@@ -36,30 +36,30 @@ _log = logging.getLogger("opencode_trio")
 STDERR_TAIL_BYTES = 64 * 1024
 """How much of stderr is kept: hundreds of lines, of which the last say what went wrong."""
 
-DRAIN_S = 1.0
-"""How long the pipes are read after the child's exit.  What it wrote is in them already; only a
-process that holds them open could make this wait."""
-
 
 class Child:
     """A running child."""
 
-    def __init__(self, process: trio.Process, keeper: Keeper, on_stderr: Callable[[Child], None]):
+    def __init__(
+        self,
+        process: trio.Process,
+        output: Output,
+        keeper: Keeper,
+        on_stderr: Callable[[Child], None],
+    ):
         self.pid: int = process.pid
         """The child's own pid."""
         self.teardown: Teardown | None = None
         """How the family was ended; ``None`` until the block has been left."""
         self._stdin = _piped(process.stdin)
-        self._stdout = _piped(process.stdout)
+        self._output = output
         self._stderr = _piped(process.stderr)
         self._process = process
         self._keeper = keeper
         self._on_stderr = on_stderr
-        self._is_dead = False
         self._exited = trio.Event()
         self._stderr_ended = trio.Event()
         self._tail = b""
-        self._reading: trio.CancelScope | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -85,16 +85,9 @@ class Child:
     async def receive_some(self) -> bytes:
         """Read what the child wrote to stdout; ``b""`` at its end.
 
-        End of file is not the exit, nor the other way round: a process that the child left
-        behind can hold the pipe, so after the exit there is a small bound on waiting for more.
-
         **Cancellation**: loses nothing.
         """
-        # Counted from this call: a reader who comes late still finds what is in the pipe.
-        patience = DRAIN_S if self._is_dead else math.inf
-        with trio.move_on_after(patience) as self._reading:
-            return bytes(await self._stdout.receive_some())
-        return b""
+        return await self._output.receive_some()
 
     # --- in the background; nothing here raises
 
@@ -120,9 +113,7 @@ class Child:
 
     async def _watch(self) -> None:
         await self._process.wait()
-        self._is_dead = True
-        if self._reading is not None:
-            self._reading.deadline = trio.current_time() + DRAIN_S
+        self._output.end()
         with trio.move_on_after(DRAIN_S):
             await self._stderr_ended.wait()
         self._exited.set()
@@ -133,7 +124,7 @@ class Child:
 
     async def close_pipes(self) -> None:
         """Close our ends of the pipes."""
-        for stream in (self._stdin, self._stdout, self._stderr):
+        for stream in (self._stdin, self._stderr, self._output):
             await stream.aclose()
 
 
@@ -148,7 +139,7 @@ T = TypeVar("T")
 
 
 def _piped(stream: T | None) -> T:
-    if stream is None:  # never: every child of ours gets three pipes
+    if stream is None:  # never: every child of ours gets these pipes
         raise RuntimeError("a standard stream of the child is not piped")
     return stream
 
@@ -163,6 +154,7 @@ async def open_child(
     scratch: Path,
     stdin: bytes = b"",
     on_stderr: Callable[[Child], None] = lambda _: None,
+    make_output: Callable[[], Output] = Pipe,
     graces: Graces = DEFAULT_GRACES,
     make_keeper: MakeKeeper | None = None,
 ) -> AsyncGenerator[Child]:
@@ -175,6 +167,7 @@ async def open_child(
         scratch: a directory to remove once the family has ended; ours from this call on.
         stdin: written to it, and closed.
         on_stderr: called with the child whenever its stderr has grown; must not raise.
+        make_output: makes what its stdout is read from.
         graces: how patient the ending is.
         make_keeper: makes the `Keeper`; by default the best that the platform has.
 
@@ -187,12 +180,13 @@ async def open_child(
     """
     try:
         keeper = (make_keeper or best_keeper())(argv, cwd, scratch, graces)
+        output = _made(make_output, keeper)
         # From here to the `try` below there is no checkpoint: no gap between fork and ownership.
-        process = await _spawn(keeper, cwd, env)
+        process = await _spawn(keeper, output, cwd, env)
     except BaseException:
         await _remove(scratch)
         raise
-    child = Child(process, keeper, on_stderr)
+    child = Child(process, output, keeper, on_stderr)
     over = trio.Event()
     failure: BaseException | None = None
     has_started = False
@@ -248,14 +242,30 @@ def best_keeper() -> MakeKeeper:
     return KEEPERS.get(sys.platform, GroupKeeper)
 
 
-async def _spawn(keeper: Keeper, cwd: Path, env: Mapping[str, str]) -> trio.Process:
-    pipe = subprocess.PIPE
+def _made(make_output: Callable[[], Output], keeper: Keeper) -> Output:
     try:
-        return await trio.lowlevel.open_process(
-            keeper.command, stdin=pipe, stdout=pipe, stderr=pipe, env=env, **keeper.options
+        return make_output()
+    except OSError as exc:
+        keeper.close()
+        text = f"the temporary directory: cannot be used: {exc}"
+        raise OpenCodeConfigError(text) from exc
+
+
+async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, str]) -> trio.Process:
+    try:
+        process = await trio.lowlevel.open_process(
+            keeper.command,
+            stdin=subprocess.PIPE,
+            stdout=output.destination,
+            stderr=subprocess.PIPE,
+            env=env,
+            **keeper.options,
         )
+        output.attach(process.stdout)
+        return process
     except BaseException as exc:
         keeper.close()
+        await output.aclose()
         if not isinstance(exc, OSError):
             raise
         why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)

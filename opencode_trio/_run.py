@@ -16,6 +16,7 @@ from opencode_trio._fold import TurnFold
 from opencode_trio._guard import RunawayGuard
 from opencode_trio._json import text_of
 from opencode_trio._lines import MAX_LINE_BYTES, LineFramer, LineTooLongError
+from opencode_trio._output import Spool
 from opencode_trio._process import Child, open_child
 from opencode_trio._run_end import AGENT_FALLBACK, end_of_run, failure_of_run, plain
 from opencode_trio._run_wire import parse_event_line, run_event
@@ -50,7 +51,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
     """The events of a run, each delivered once its line is whole.
 
     Iterate over it.  The end of the run ends the iteration; a run that failed ends it with the
-    error.  Reading is what drives the run's pipe: an agent whose events nobody reads waits.
+    error.  A reader may take its time: the agent does not wait for it, and nothing is lost.
     """
 
     def __init__(self, child: Child, plan: RunPlan, log: EventLog | None) -> None:
@@ -206,6 +207,7 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator
         env=plan.env,
         scratch=plan.scratch,
         stdin=plan.prompt,
+        make_output=Spool,
         on_stderr=_stop_wrong_agent,
     ) as child:
         run = Run(child, plan, log)

@@ -26,7 +26,8 @@ from opencode_trio import _process, _warden_host
 from opencode_trio._child_env import RUN_MARKER
 from opencode_trio._group import GroupKeeper
 from opencode_trio._keeper import Graces, MakeKeeper, Started
-from opencode_trio._process import DRAIN_S, STDERR_TAIL_BYTES, Child, open_child
+from opencode_trio._output import DRAIN_S, Output, Pipe, Spool
+from opencode_trio._process import STDERR_TAIL_BYTES, Child, open_child
 from opencode_trio._run import RunPlan, open_run
 from opencode_trio._scratch import make_scratch
 from opencode_trio._warden_host import WardenKeeper
@@ -55,6 +56,7 @@ QUICK = Graces(term_s=0.2, kill_s=1.0, keeper_s=0.5)
 AT_ONCE_S = 3.0  # what should take a tenth of a second, on a busy machine
 
 Launch = Callable[..., AbstractAsyncContextManager[Child]]
+MakeOutput = Callable[[], Output]
 
 
 @pytest.fixture
@@ -149,11 +151,17 @@ async def test_child_is_out_of_reach_of_our_terminal(launch: Launch) -> None:
         assert os.getsid(0) not in {os.getsid(keeper), os.getsid(child.pid)}
 
 
+OUTPUTS = pytest.mark.parametrize("output", [Pipe, Spool])
+
+
 @pytest.mark.parametrize("pause_s", [0.0, 0.3])  # the exit comes amid the reading, or before it
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-", ""])
-async def test_pipe_held_by_a_grandchild(launch: Launch, closed: str, pause_s: float) -> None:
+@OUTPUTS
+async def test_output_held_by_a_grandchild(
+    launch: Launch, closed: str, pause_s: float, output: MakeOutput
+) -> None:
     began = time.monotonic()
-    async with launch(f"echo hi; sleep @ {closed} & exit 3") as child:
+    async with launch(f"echo hi; sleep @ {closed} & exit 3", make_output=output) as child:
         assert await child.receive_some() == b"hi\n"
         await trio.sleep(pause_s)
         assert await read_all(child) == b""
@@ -162,11 +170,51 @@ async def test_pipe_held_by_a_grandchild(launch: Launch, closed: str, pause_s: f
         assert time.monotonic() - began < DRAIN_S + AT_ONCE_S
 
 
-async def test_late_reader_finds_everything(launch: Launch) -> None:
-    async with launch("echo one; echo two; sleep @ & exit 0") as child:
+@OUTPUTS
+async def test_late_reader_finds_everything(launch: Launch, output: MakeOutput) -> None:
+    async with launch("echo one; echo two; sleep @ & exit 0", make_output=output) as child:
         await child.wait()
         await trio.sleep(DRAIN_S + 0.1)
         assert await read_all(child) == b"one\ntwo\n"
+
+
+# As opencode does: it exits, and what has not been read by then is lost.
+CARELESS = "import os; os.set_blocking(1, False); os.write(1, bytes(300_000))"
+
+
+async def test_a_spool_takes_what_a_child_would_not_wait_with(launch: Launch) -> None:
+    argv = [sys.executable, "-I", "-S", "-c", CARELESS]
+    async with launch("", argv=argv, make_output=Spool) as child:
+        await child.wait()
+        assert await read_all(child) == bytes(300_000)
+
+
+async def test_a_spool_is_read_while_it_is_written(launch: Launch) -> None:
+    async with launch(
+        "echo one; read line; echo $line", stdin=b"two\n", make_output=Spool
+    ) as child:
+        assert await read_all(child) == b"one\ntwo\n"
+    async with launch("echo one; exec sleep @", make_output=Spool) as child:
+        assert await child.receive_some() == b"one\n"
+        with trio.move_on_after(0.1):
+            await child.receive_some()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.receive_some)
+            await trio.sleep(0.1)
+            with pytest.raises(trio.BusyResourceError):
+                await child.receive_some()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_spool_that_cannot_be_made(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = make_scratch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OpenCodeConfigError, match="temporary directory"):
+        async with launch("exit", scratch=scratch, make_output=Spool):
+            pass
+    assert not scratch.exists()
 
 
 async def test_stderr_is_kept_up_to_a_bound(launch: Launch) -> None:

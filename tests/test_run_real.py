@@ -80,6 +80,29 @@ def client(opencode_binary: str) -> AsyncOpenCodeClient:
     return AsyncOpenCodeClient(opencode_binary)
 
 
+# --- what the model says is what you get ------------------------------------------------------
+
+
+async def test_a_long_answer_arrives_whole(client, workspaces):
+    """opencode exits without waiting for its reader."""
+
+    async def slowly(text: str) -> None:
+        async with open_scripted_model(Text(text, chunks=40)) as model:
+            cfg = model.run_config()
+            async with client.async_stream("go", workspaces(), run_cfg=cfg) as run:
+                async for _ in run:
+                    await trio.sleep(2)
+            assert run.result.final_text == text
+            assert run.result.stop_reason == "completed"
+
+    async def at_once(text: str) -> None:
+        async with open_scripted_model(Text(text, chunks=40)) as model:
+            result = await client.async_run("go", workspaces(), run_cfg=model.run_config())
+            assert result.final_text == text
+
+    await together(partial(slowly, "x" * 300_000), partial(at_once, "y" * 4_000_000))
+
+
 # --- what you send is what the model gets ----------------------------------------------------
 
 PROMPTS = [
