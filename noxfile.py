@@ -6,6 +6,7 @@ Each session makes its own environment from PyPI, and those that need the real o
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -162,7 +163,7 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types, strictly: by mypy and by pyright, and what users of the package see of them."""
     session.install("-q", "-e", EVERYTHING, *group("typing"))
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).absolute()
     programs = [*(HERE / "docs/examples").glob("*.py")]
     programs += [block.write(folder) for block in doc_blocks.BLOCKS]
     session.run("mypy")
@@ -181,3 +182,42 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build; a warning is an error."""
     session.install("-q", "-e", EVERYTHING, *group("docs"))
     session.run("sphinx-build", "-W", "-n", "--keep-going", "docs", "docs/_build", *session.posargs)
+
+
+SDIST_TESTS = ["config", "docs", "import", "layers", "lines", "release", "results", "wire"]
+"""Enough to see that all files are there, without opencode."""
+
+
+@nox.session(default=False, reuse_venv=True)
+def release(session: nox.Session) -> None:
+    """Build what is published, check it, and try it as its users will get it."""
+    session.install("-q", *group("release"))
+    folder = Path(session.create_tmp()).absolute()
+    shutil.rmtree(folder)
+    dist = folder / "dist"
+    session.run("python", "-m", "build", "--outdir", str(dist))  # the wheel from the sdist
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", "--package", "opencode_trio", str(wheel))
+
+    env = provide(session)
+    for program, extras in {"bare": "", "scripted": "[testing]"}.items():
+        python = make_environment(session, folder / program, f"{wheel}{extras}")
+        path = f"tests/release/{program}.py"
+        session.run(python, "-I", "-W", "error", path, env=env, external=True)
+
+    session.run("python", "-m", "tarfile", "-e", str(sdist), str(folder))
+    tree = folder / sdist.name.removesuffix(".tar.gz")
+    requirement = f"{tree}[testing,progress,structured]"
+    python = make_environment(session, folder / "sdist", requirement, *group("test"))
+    with session.chdir(tree):
+        tests = [f"tests/test_{name}.py" for name in SDIST_TESTS]
+        session.run(python, "-m", "pytest", "-q", "-m", "not opencode", *tests, external=True)
+
+
+def make_environment(session: nox.Session, folder: Path, *requirements: str) -> str:
+    """Make an environment beside the session's; return its Python."""
+    session.run("python", "-m", "venv", str(folder))
+    python = str(folder / "bin/python")
+    session.run(python, "-m", "pip", "install", "-q", *requirements, external=True)
+    return python

@@ -1,0 +1,52 @@
+"""The version is told in one place, and the changelog knows it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import opencode_trio
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HEADING = re.compile(r"^## \[(?P<version>[^\]]+)\](?: - (?P<date>\S+))?$", re.MULTILINE)
+
+
+def key(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def test_the_changelog_has_this_version() -> None:
+    headings = HEADING.findall((ROOT / "CHANGELOG.md").read_text("utf-8"))
+    released = [(version, date) for version, date in headings if version != "Unreleased"]
+    assert headings[0][0] == "Unreleased" or headings == released
+    assert len(headings) - len(released) <= 1
+    assert [key(version) for version, _ in released] == sorted(
+        (key(version) for version, _ in released), reverse=True
+    )
+    dates = [dt.date.fromisoformat(date) for _, date in released]
+    assert dates == sorted(dates, reverse=True)
+
+    base, is_dev, _ = opencode_trio.__version__.partition(".dev")
+    if is_dev:  # on the way to a version that the changelog cannot have yet
+        assert headings[0] == ("Unreleased", "")
+        assert all(key(version) < key(base) for version, _ in released)
+    else:
+        assert released[0][0] == base
+
+
+def test_the_version_is_written_once() -> None:
+    """Wheel and documentation read it in the package; elsewhere it would be forgotten."""
+    version = re.escape(opencode_trio.__version__)
+    files = [ROOT / "pyproject.toml", ROOT / "noxfile.py", *ROOT.glob("opencode_trio/**/*.py")]
+    files += [page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts]
+    files += [ROOT / "README.md", ROOT / "docs/conf.py"]
+    found = {
+        str(path.relative_to(ROOT)): line
+        for path in files
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(rf"(?<![\d.]){version}(?![\d.])", line)
+    }
+    assert list(found) == ["opencode_trio/__init__.py"], found
+    assert "opencode_trio.__version__" in (ROOT / "docs/conf.py").read_text("utf-8")
