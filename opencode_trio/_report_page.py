@@ -42,17 +42,19 @@ MARKS: Mapping[AgentStatus, str] = {
     "cancelled": "■",
 }
 
-LEGEND: Mapping[SpanKind, str] = {
-    "waiting": "in the queue",
-    "starting": "server or session starts",
-    "running": "open, no model at work",
-    "step": "step of the model",
-    "tool": "tool",
-    "ask": "waits for a human",
-    "retry": "waits for a provider",
-    "subagent": "subagent",
-    "error": "failure",
-}
+LEGEND: Sequence[tuple[SpanKind, str, str]] = (
+    ("waiting", "", "in the queue"),
+    ("starting", "", "server or session starts"),
+    ("running", "", "open, no model at work"),
+    ("step", "", "step of the model"),
+    ("step", "failed", "broken off"),
+    ("tool", "", "tool"),
+    ("tool", "failed", "that failed"),
+    ("ask", "", "waits for a human"),
+    ("retry", "", "waits for a provider"),
+    ("subagent", "", "subagent"),
+    ("error", "", "failure"),
+)
 
 
 def page(
@@ -129,13 +131,13 @@ def _totals(
 
 def _legend() -> Element:
     legend = Element("ul", {"class": "legend"})
-    for kind, what in LEGEND.items():
+    for kind, how, what in LEGEND:
         item = SubElement(legend, "li")
         svg = SubElement(item, "svg", {"viewBox": "0 0 26 20", "aria-hidden": "true"})
         svg.set("xmlns", "http://www.w3.org/2000/svg")
         top, height = BANDS[kind]
         box = {"x": "1", "y": f"{top}", "width": "24", "height": f"{height}"}
-        SubElement(svg, "rect", {"class": kind} | box)
+        SubElement(svg, "rect", {"class": f"{kind} {how}".strip()} | box)
         svg.tail = what
     return legend
 

@@ -6,14 +6,14 @@ STYLE = """
   --paper: #ffffff; --ink: #1c2430; --soft: #5d6878; --line: #e3e7ed; --shade: #f5f7fa;
   --step: #bcd3f8; --step-edge: #7fa8ea; --tool: #14907c; --ask: #f0a31c; --retry: #9660e8;
   --bad: #d3302f; --bad-step: #f6bdb9; --sub: #eef1f6; --sub-edge: #b3bccb;
-  --starting: #c3cad5; --running: #9aa5b5; --good: #1d8549;
+  --queue: #d3d9e2; --starting: #c3cad5; --running: #9aa5b5; --good: #1d8549;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14181f; --ink: #e6eaf0; --soft: #98a3b3; --line: #2a313c; --shade: #1b212a;
     --step: #2b4a7d; --step-edge: #4a76bd; --tool: #2fb8a0; --ask: #e8a733; --retry: #a67cf0;
     --bad: #f0605c; --bad-step: #6e2d2f; --sub: #1f2630; --sub-edge: #4b5666;
-    --starting: #4a5463; --running: #66717f; --good: #4cc07d;
+    --queue: #39434f; --starting: #4a5463; --running: #66717f; --good: #4cc07d;
   }
 }
 * { box-sizing: border-box; }
@@ -81,7 +81,7 @@ body:has(.wide:checked) .who { position: sticky; left: 0; z-index: 1; background
 .dense .row { padding: 0; font-size: .85rem; }
 rect { vector-effect: non-scaling-stroke; }
 rect:hover { filter: brightness(1.15); stroke: var(--ink); stroke-width: 1px; }
-rect.waiting { fill: var(--line); }
+rect.waiting { fill: var(--queue); }
 rect.running { fill: var(--running); }
 rect.starting { fill: var(--starting); }
 rect.subagent { fill: var(--sub); stroke: var(--sub-edge); stroke-width: 1px; }

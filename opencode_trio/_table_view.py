@@ -6,6 +6,7 @@ a second, and agents have better use for that time.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -46,17 +47,24 @@ narrow), and the line that the cursor is on."""
 COLUMNS = (
     ("agent", 0),
     ("state", 9),
-    ("at", 0),
+    ("steps", 5),
+    ("doing", 0),
     ("tokens", 6),
     ("cost", 8),
-    ("elapsed", 12),
+    ("elapsed", 11),
 )
 """The columns and their widths; 0 takes a share of what is left."""
 
-AMOUNTS = frozenset({"tokens", "cost", "elapsed"})
+AMOUNTS = frozenset({"steps", "tokens", "cost", "elapsed"})
 """The columns that are aligned on the right."""
 
+OUR_ERRORS = re.compile(r"^OpenCode\w+Error: ")
+"""What they say is enough, and room is scarce."""
+
 GAP = "  "
+
+LEAST = 15
+"""For names and what agents do, together: a narrower terminal wraps the lines."""
 
 
 class TableView:
@@ -107,7 +115,9 @@ def picture(state: SwarmSnapshot, budget: Budget, rows: int, width: int) -> Text
     shown, hidden = choose(state.agents, rows)
     table = Text()
     if shown:
-        widths = widths_for(width)
+        # All names count, also of agents not shown: else the columns would move all the time.
+        longest = max(cell_len(printable(agent.name)) for agent in state.agents)
+        widths = widths_for(width, longest)
         head = ((name, "bold") for name, _ in COLUMNS)
         _add_row(table, head, widths)
         for agent in shown:
@@ -118,11 +128,16 @@ def picture(state: SwarmSnapshot, budget: Budget, rows: int, width: int) -> Text
     return table.append(f"{agents}\n").append(" \u00b7 ".join(amounts))
 
 
-def widths_for(width: int) -> list[int]:
-    """Share a terminal's width among the columns."""
+def widths_for(width: int, longest: int) -> list[int]:
+    """Share a terminal's width among the columns.
+
+    Args:
+        width: the terminal's.
+        longest: of the agents' names.
+    """
     fixed = sum(size for _, size in COLUMNS if size) + len(GAP) * (len(COLUMNS) - 1)
-    left = max(20, width - fixed)
-    agent = left * 2 // 5
+    left = max(LEAST, width - fixed)
+    agent = min(max(longest, len("agent")), left * 3 // 5)
     return [size or (agent if name == "agent" else left - agent) for name, size in COLUMNS]
 
 
@@ -159,11 +174,19 @@ def _rank(agent: AgentSnapshot, number: int) -> tuple[int, int]:
 
 
 def _cells(agent: AgentSnapshot) -> list[tuple[str, str]]:
-    spent = agent.spent
-    amounts = (count_of(spent.tokens), dollars(spent.cost_usd), duration(agent.elapsed_s))
+    spent = (count_of(agent.spent.tokens), dollars(agent.spent.cost_usd))
+    amounts = (f"{agent.steps}", *spent, duration(agent.elapsed_s))
+    steps, *others = ((text if agent.attempts else "", "") for text in amounts)
     return [
         (printable(agent.name), ""),
         (agent.status, STYLES[agent.status]),
-        (doing(agent), "red" if agent.error else ""),
-        *((text if agent.attempts else "", "") for text in amounts),
+        steps,
+        (OUR_ERRORS.sub("", doing(agent), count=1), _doing_style(agent)),
+        *others,
     ]
+
+
+def _doing_style(agent: AgentSnapshot) -> str:
+    if agent.status == "failed":
+        return "red"
+    return "bold yellow" if agent.asks and agent.status not in OVER else ""

@@ -51,8 +51,8 @@ def count_of(number: int) -> str:
 
 def doing(agent: AgentSnapshot) -> str:
     """Say what an agent is at, within its status; empty if there is nothing to say."""
-    if agent.error is not None:
-        return printable(agent.error)
+    if agent.status == "failed":
+        return printable(agent.error or "")
     if agent.status in OVER:
         return ""
     if agent.asks:

@@ -85,6 +85,7 @@ def test_amounts_and_names(written: str, expected: str) -> None:
         (agent("a", is_retrying=True), "waits for the provider"),
         (agent("a", "completed", tool="bash"), ""),
         (agent("a", "failed", error="Oh: no\nreally"), "Oh: no"),
+        (agent("a", "cancelled", error="it was cancelled"), ""),
         (agent("a"), ""),
     ],
 )
@@ -294,10 +295,12 @@ def test_a_cell_has_its_width(text: str, cell: str) -> None:
     assert fitted(text, 8, is_amount=False) == cell
 
 
+@pytest.mark.parametrize("longest", [1, 12, 300])
 @pytest.mark.parametrize("width", [30, 80, 81, 200])
-def test_columns_share_the_width(width: int) -> None:
-    gaps = 2 * (len(widths_for(width)) - 1)
-    assert sum(widths_for(width)) + gaps == max(width, 65)
+def test_columns_share_the_width(width: int, longest: int) -> None:
+    agent, *_ = widths = widths_for(width, longest)
+    assert sum(widths) + 2 * (len(widths) - 1) == max(width, 66)
+    assert agent == longest or len("agent") <= agent < 3 * widths[3]
 
 
 def test_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,12 +311,14 @@ def test_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     view = TableView(out, Budget(max_cost_usd=5))
     agents = [
         agent("[bold]one\x1b]0;title\x07", tool="bash"),
-        agent("two", "failed", error="E: no"),
+        agent("two", "failed", error="OpenCodeTurnError: E: no"),
     ]
     view.show(swarm_of(*agents, *[agent(f"w{n}", "waiting") for n in range(40)]))
     view.close()
     text = out.getvalue()
     assert "[bold]one\ufffd]0;title" in text
+    assert "E: no" in text
+    assert "OpenCode" not in text
     assert "and 39 more: 39 waiting" in text
     assert "w0" in text
     assert "w1" not in text
