@@ -261,8 +261,6 @@ async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, st
             env=env,
             **keeper.options,
         )
-        output.attach(process.stdout)
-        return process
     except BaseException as exc:
         keeper.close()
         await output.aclose()
@@ -270,6 +268,8 @@ async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, st
             raise
         why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)
         raise _not_started(why, cwd) from exc
+    output.attach(process.stdout)
+    return process
 
 
 def _pid_of(start: Started | NotStarted, cwd: Path) -> int:
