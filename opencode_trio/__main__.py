@@ -101,6 +101,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser, *, workspace_help: str) -> None:
     parser.add_argument("--model", metavar="PROVIDER/MODEL", help="the model")
     parser.add_argument("--workspace", type=Path, metavar="DIR", help=workspace_help)
+    parser.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="nothing that a workspace brings for opencode runs or counts",
+    )
     parser.add_argument("--opencode", default="opencode", metavar="PATH", help="opencode itself")
 
 
@@ -112,6 +117,8 @@ async def swarm_command(args: argparse.Namespace) -> int:
     cfg = RunConfig() if args.config is None else read_run_config(args.config)
     if args.model is not None:
         cfg = attrs.evolve(cfg, model=args.model)
+    if args.untrusted:
+        cfg = attrs.evolve(cfg, untrusted=True)
     tasks = read_tasks(args.tasks, workspace=args.workspace or Path.cwd(), run_cfg=cfg)
     client = AsyncOpenCodeClient(args.opencode)
     await probe_version(client.resolved_binary())
@@ -166,7 +173,7 @@ def _has_rich() -> bool:
 async def doctor_command(args: argparse.Namespace) -> int:
     """Examine this installation."""
     is_well = True
-    patient = Patient(args.opencode, args.model, args.workspace)
+    patient = Patient(args.opencode, args.model, args.workspace, args.untrusted)
     for check in CHECKS:
         for finding in await check(patient):
             say(str(finding))

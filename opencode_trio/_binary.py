@@ -87,6 +87,19 @@ def check_version(version: str, *, of: str) -> str:
     return version
 
 
+def check_release(version: str, *, at_least: tuple[int, int, int], needed_for: str) -> None:
+    """Check that a release is new enough for a setting.
+
+    Raises:
+        OpenCodeVersionError: it is not.
+    """
+    if (parse_version(version) or at_least) < at_least:
+        oldest = ".".join(map(str, at_least))
+        raise OpenCodeVersionError(
+            f"{needed_for} needs opencode {oldest} or newer, and this is {version}", version=version
+        )
+
+
 async def probe_version(path: str) -> str:
     """Return the version of an executable; asked once for each state of the file.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from opencode_trio._host_config import expand_home, render_config
 from opencode_trio._json import is_sequence
+from opencode_trio._untrusted import LOCKS
 from opencode_trio.config import RunConfig
 
 
@@ -70,4 +71,5 @@ def settings_environment(
         env["OPENCODE_DISABLE_AUTOUPDATE"] = "1"
     if cwd is not None:
         env["PWD"] = str(cwd)
+    env |= LOCKS if run_cfg.untrusted else {}
     return env | dict(run_cfg.extra_env or {})

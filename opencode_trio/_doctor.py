@@ -52,6 +52,7 @@ class Patient:
     binary: str = "opencode"
     model: str | None = None
     workspace: Path | None = None
+    untrusted: bool = False
 
 
 @attrs.frozen
@@ -118,7 +119,9 @@ async def examine_model(patient: Patient) -> list[Finding]:
         return [Finding("model", "not tried", "to try one: --model PROVIDER/MODEL")]
     began = trio.current_time()
     try:
-        cfg = RunConfig(model=patient.model, permission="deny", snapshot=False)
+        cfg = RunConfig(
+            model=patient.model, permission="deny", snapshot=False, untrusted=patient.untrusted
+        )
         client = AsyncOpenCodeClient(patient.binary)
         with _workspace(patient) as workspace:
             async with (

@@ -12,8 +12,8 @@ What of the host reaches a child (``inherit_user_config=False``):
 * **An administrator's policy**: the managed config in ``/etc/opencode``, and the remote config of an
   organisation whose credentials are linked (``wellknown`` entries of ``auth.json``), still count.
 * **The project**: ``opencode.json``, ``.opencode``, ``AGENTS.md``, ``CLAUDE.md`` and skills, found from the
-  workspace upward.  Outside a git repository opencode walks up to ``/``: see
-  `host_files_above` for what that may pick up.
+  workspace upward; see `_project_files` for what that may pick up, and `_untrusted` for keeping it
+  out.
 
 Facts about opencode are those of 1.18.33, read from the binary and tested against it.
 """
@@ -50,18 +50,6 @@ _OPENCODE = frozenset({"opencode"})
 # What opencode reads below its home: agents, commands, plugins; CLAUDE.md and skills.
 _SETUP_IN_HOME = frozenset({".opencode", ".claude", ".agents"})
 
-# What opencode takes for a project's own on its way up from the workspace.
-_PROJECT_FILES = (
-    ".opencode",
-    "opencode.json",
-    "opencode.jsonc",
-    "AGENTS.md",
-    "CLAUDE.md",
-    "CONTEXT.md",
-    ".claude/skills",
-    ".agents/skills",
-)
-
 # opencode would install its plugin library by npm into every config directory that it may
 # write, for plugins that an isolated child has none of.  It takes this for "already done".
 _INSTALLED = {
@@ -76,8 +64,10 @@ class ChildHome:
 
     scratch: Path
     """A directory of mode 0700 for this child alone; whoever prepared it removes it."""
-    env: dict[str, str]
+    env: dict[str, str] = attrs.field(repr=False)
     """The child's whole environment."""
+    elsewhere: Path | None = None
+    """An empty directory to start it in, if not in its workspace."""
 
 
 def prepare_child_home(
@@ -86,6 +76,7 @@ def prepare_child_home(
     inherit_user_config: bool,
     isolate_db: bool,
     data_home: Path | None,
+    starts_elsewhere: bool = False,
 ) -> ChildHome:
     """Make the scratch directory of a child, and the environment that points into it.
 
@@ -94,6 +85,7 @@ def prepare_child_home(
         inherit_user_config: Leave the host's config, state and ``OPENCODE_*`` as they are.
         isolate_db: Give the child a data directory (database, sessions, logs) in the scratch.
         data_home: Use this data directory instead; made if it is missing, and never removed.
+        starts_elsewhere: Make a directory for it to start in.
 
     Raises:
         OSError: a directory could not be made; what had been made is gone again.
@@ -115,31 +107,12 @@ def prepare_child_home(
             own_data=data is not None,
             asked_for=asked_for,
         )
+        elsewhere = _make_elsewhere(scratch) if starts_elsewhere else None
     except BaseException:
         remove_scratch(scratch)
         raise
-    return ChildHome(scratch, env | moved | {RUN_MARKER: f"{os.getpid()}.{os.urandom(16).hex()}"})
-
-
-def host_files_above(workspace: Path, base_env: Mapping[str, str]) -> list[Path]:
-    """Name the host's own files that opencode takes for the project's, because it walks that far.
-
-    opencode looks for a project's files from the workspace up to the root of its git
-    repository; without one, up to ``/``, and so past the host's home directory.  No variable
-    stops it there.  ``git init`` in the workspace does, as does ``OPENCODE_DISABLE_PROJECT_CONFIG``
-    (which shuts out the project's files as well).
-
-    Returns:
-        Existing files and directories in the home directory; none if the walk ends below it.
-    """
-    home = Path(os.path.abspath(_Host.of(base_env).home))  # noqa: PTH100 - resolve() leaves links
-    start = Path(os.path.abspath(workspace))  # noqa: PTH100
-    walk = [start, *start.parents]
-    if home not in walk[1:]:
-        return []
-    if any((folder / ".git").exists() for folder in walk[: walk.index(home)]):
-        return []
-    return [found for name in _PROJECT_FILES if (found := home / name).exists()]
+    marker = {RUN_MARKER: f"{os.getpid()}.{os.urandom(16).hex()}"}
+    return ChildHome(scratch, env | moved | marker, elsewhere)
 
 
 @attrs.frozen
@@ -215,6 +188,20 @@ def _share_locks(host_state: Path, state: Path) -> None:
     except OSError:  # a home that cannot be written to: then its cache is not written to either
         return
     link(state / "locks", locks)
+
+
+def _make_elsewhere(scratch: Path) -> Path:
+    """Make a place with nothing in it, that opencode takes for a project of its own.
+
+    From its working directory opencode's own code loads a module (``node_modules/esprima``, which its
+    YAML parser asks for), in every release that was looked at.  A repository, if an empty one,
+    because opencode would look for a project's files in the directories above.
+    """
+    repository = scratch / "elsewhere" / ".git"
+    for name in ("objects", "refs"):
+        (repository / name).mkdir(parents=True)
+    (repository / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+    return repository.parent
 
 
 def _make_private(folder: Path) -> Path:

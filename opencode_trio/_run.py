@@ -39,9 +39,10 @@ class RunPlan:
     """Everything that one run needs, as values."""
 
     argv: Sequence[str]
-    prompt: bytes
-    workspace: Path
-    env: Mapping[str, str]
+    prompt: bytes = attrs.field(repr=False)
+    cwd: Path
+    """Where it starts."""
+    env: Mapping[str, str] = attrs.field(repr=False)
     scratch: Path
     max_steps: int | None = None
     max_line_bytes: int = MAX_LINE_BYTES
@@ -203,7 +204,7 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator
     """
     async with open_child(
         plan.argv,
-        cwd=plan.workspace,
+        cwd=plan.cwd,
         env=plan.env,
         scratch=plan.scratch,
         stdin=plan.prompt,

@@ -100,7 +100,8 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
     # `open_child` owns the scratch directory, and no checkpoint stands between.
     home = await trio.to_thread.run_sync(plan.prepare_home)
     env = home.env | {"OPENCODE_SERVER_PASSWORD": password}
-    async with open_child(argv, cwd=plan.workspace, env=env, scratch=home.scratch) as child:
+    cwd = home.elsewhere or plan.workspace
+    async with open_child(argv, cwd=cwd, env=env, scratch=home.scratch) as child:
         with _start_limit(plan.start_s, child) as limit:
             url = await _announced_url(child)
             async with (

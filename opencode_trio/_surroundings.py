@@ -11,8 +11,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
+import attrs
+
 from opencode_trio._command import settings_environment
-from opencode_trio._isolation import ChildHome, host_files_above, prepare_child_home
+from opencode_trio._isolation import ChildHome, prepare_child_home
+from opencode_trio._project_files import check_project, host_files_above
+from opencode_trio._untrusted import git_environment
 from opencode_trio.config import RunConfig
 
 _log = logging.getLogger("opencode_trio")
@@ -31,7 +35,12 @@ def build_env(
         base: the environment below them; by default this process's own.
         cwd: the workspace, which becomes ``PWD``.
     """
-    return settings_environment(run_cfg, os.environ if base is None else base, cwd=cwd)
+    base = os.environ if base is None else base
+    return _locked(run_cfg, settings_environment(run_cfg, base, cwd=cwd))
+
+
+def _locked(run_cfg: RunConfig, env: dict[str, str]) -> dict[str, str]:
+    return env | git_environment(env) if run_cfg.untrusted else env
 
 
 def prepare_surroundings(
@@ -47,25 +56,29 @@ def prepare_surroundings(
 
     Raises:
         OSError: a directory could not be made; what had been made is gone again.
+        OpenCodeConfigError: opencode may not be let into the workspace.
     """
+    check_project(workspace, home=Path.home(), untrusted=run_cfg.untrusted)
     isolated = not run_cfg.inherit_user_config
     settings = settings_environment(
         run_cfg, {}, cwd=workspace, home=str(Path.home()) if isolated else None
     )
-    if isolated:
+    if isolated and not run_cfg.untrusted:
         _warn_of_host_files(workspace)
     home = prepare_child_home(
         base_env=os.environ,
         inherit_user_config=run_cfg.inherit_user_config,
         isolate_db=isolate_db,
         data_home=data_home,
+        starts_elsewhere=run_cfg.untrusted,
     )
-    return ChildHome(home.scratch, LOG_ERRORS_TO_STDERR | home.env | settings)
+    env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | home.env | settings)
+    return attrs.evolve(home, env=env)
 
 
 @functools.lru_cache(maxsize=256)  # once for each workspace, not for each of a thousand runs
 def _warn_of_host_files(workspace: Path) -> None:
-    if found := host_files_above(workspace, os.environ):
+    if found := host_files_above(workspace, Path.home()):
         _log.warning(
             "opencode takes %s for files of the project %s, which is in no git repository; "
             "`git init` there keeps them out",

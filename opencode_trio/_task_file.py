@@ -184,9 +184,17 @@ def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
     return AgentTask(
         given["prompt"],
         workspace=checked_workspace(_path(workspace, given.get("workspace", "."))),
-        run_cfg=config_with(run_cfg, settings),
+        run_cfg=_not_more_trusting(config_with(run_cfg, settings), run_cfg),
         **{key: given[key] for key in AGENT_KEYS if key in given},
     )
+
+
+def _not_more_trusting(own: RunConfig, common: RunConfig) -> RunConfig:
+    if common.untrusted and not own.untrusted:
+        raise OpenCodeConfigError(
+            "run_cfg: untrusted: a task cannot trust what the command does not"
+        )
+    return own
 
 
 def _path(start: Path, given: str) -> Path:

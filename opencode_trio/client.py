@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from opencode_trio._binary import probe_version, resolve_binary
+from opencode_trio._binary import check_release, probe_version, resolve_binary
 from opencode_trio._checks import checked_prompt
 from opencode_trio._command import build_argv
 from opencode_trio._eventlog import EventLog
@@ -21,6 +21,7 @@ from opencode_trio._isolation import ChildHome
 from opencode_trio._run import Run, RunPlan, open_run
 from opencode_trio._surroundings import prepare_surroundings
 from opencode_trio._timeout import time_limit
+from opencode_trio._untrusted import SINCE as UNTRUSTED_SINCE
 from opencode_trio._workspace import PATHS_FAIL_WITH, StrPath, checked_workspace
 from opencode_trio.config import RunConfig, validate_config_for_run
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeProcessError
@@ -216,7 +217,7 @@ class AsyncOpenCodeClient:
         cfg = run_cfg or RunConfig()
         directory = checked_workspace(workspace)
         plan = ServePlan(
-            binary=await self._checked_binary(),
+            binary=await self._checked_binary(cfg),
             workspace=directory,
             cfg=cfg,
             prepare_home=lambda: self._surroundings(cfg, directory, data_home),
@@ -237,7 +238,7 @@ class AsyncOpenCodeClient:
         validate_config_for_run(cfg)
         message = encode_prompt(prompt, cfg)
         directory = checked_workspace(workspace)
-        binary = await self._checked_binary()
+        binary = await self._checked_binary(cfg)
         shares_database = data_home is not None or not self._isolate_db
         async with AsyncExitStack() as stack:
             async with self._starting if shares_database else nullcontext():
@@ -246,7 +247,7 @@ class AsyncOpenCodeClient:
                 plan = RunPlan(
                     argv=build_argv(binary, "", _with_title(cfg)),
                     prompt=message,
-                    workspace=directory,
+                    cwd=home.elsewhere or directory,
                     env=home.env,
                     scratch=home.scratch,
                     max_steps=cfg.max_steps or MAX_STEPS,
@@ -261,14 +262,18 @@ class AsyncOpenCodeClient:
         try:
             data = None if data_home is None else Path(data_home).expanduser().absolute()
             return prepare_surroundings(cfg, workspace, isolate_db=self._isolate_db, data_home=data)
+        except OpenCodeConfigError:
+            raise
         except PATHS_FAIL_WITH as exc:
             name = "the temporary directory" if data_home is None else "data_home"
             raise OpenCodeConfigError(f"{name}: cannot be used: {exc}") from exc
 
-    async def _checked_binary(self) -> str:
+    async def _checked_binary(self, cfg: RunConfig) -> str:
         binary = self.resolved_binary()
         async with self._probing:  # sixteen first runs ask once
-            await probe_version(binary)
+            version = await probe_version(binary)
+        if cfg.untrusted:
+            check_release(version, at_least=UNTRUSTED_SINCE, needed_for="RunConfig.untrusted")
         return binary
 
 

@@ -11,6 +11,7 @@ import attrs
 from opencode_trio import _checks as check
 from opencode_trio._checks import check_actions
 from opencode_trio._json import is_mapping, is_sequence, object_of
+from opencode_trio._untrusted import OFF, check_untrusted
 
 PermissionMap: TypeAlias = Mapping[str, Any]
 """Tool to action, or tool to pattern to action; the last rule that matches wins."""
@@ -86,6 +87,19 @@ class RunConfig:
     max_steps: int | None = _setting(check.is_count)
     """The most requests to the model in a turn, 1000 unless given; one more ends it with
     `OpenCodeLimitError`.  In a session those of subagents count."""
+    untrusted: bool = _setting(check.is_flag, default=False)
+    """Whether the workspace is one that you do not trust: nothing that it brings for opencode
+    (plugins, MCP servers, agents, commands, skills, permissions, providers, formatters,
+    instructions) runs or counts; what you give does.  A workspace with plugins is refused, because
+    opencode 1.18 runs them whatever it is told.  It is no sandbox: tools of the agent run as you."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.untrusted:
+            check_untrusted(
+                extra_env=self.extra_env or {},
+                config=self.build_opencode_config_dict(),
+                cli_kwargs=self.cli_kwargs or {},
+            )
 
     def build_opencode_config_dict(self) -> dict[str, Any]:
         """Build the configuration that opencode is given."""
@@ -100,7 +114,8 @@ class RunConfig:
         given = {name: value for name, value in fields.items() if value is not None}
         overrides = self.config_overrides or {}
         model = self.model or overrides.get("model")
-        defaults = {"small_model": model} if model else {}
+        defaults: dict[str, Any] = dict(OFF) if self.untrusted else {}
+        defaults |= {"small_model": model} if model else {}
         return deep_merge(deep_merge(defaults, overrides), given)
 
     def opencode_config_content_json(self) -> str | None:

@@ -7,6 +7,8 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from opencode_trio._endpoints import Call
 from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
+from opencode_trio._project_files import check_project
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
@@ -218,7 +221,7 @@ class OpenCodeServer:
             raise OpenCodeConfigError("fork: of which session? give its session_id")
         rules = session_rules(cfg) if run_cfg is not None and run_cfg != self._link.cfg else []
         if session_id is None:
-            record = await self._create(self._directory(workspace), title, rules)
+            record = await self._create(await self._directory(workspace), title, rules)
         else:
             record = await self._resume(session_id, fork, rules)
         check_taken(record, rules)
@@ -251,7 +254,7 @@ class OpenCodeServer:
         Args:
             workspace: the directory; by default the server's.
         """
-        directory = self._directory(workspace)
+        directory = await self._directory(workspace)
         return await self._link.call(endpoints.list_sessions(), directory)
 
     async def warm(self, workspace: StrPath | None = None) -> None:
@@ -260,7 +263,7 @@ class OpenCodeServer:
         Args:
             workspace: the directory; by default the server's.
         """
-        directory = self._directory(workspace)
+        directory = await self._directory(workspace)
         await self._link.warm(directory)
         record = await self._create(directory, TITLE, [])
         session_id = text_of(record, "id")
@@ -275,12 +278,18 @@ class OpenCodeServer:
         await self._link.call(call, directory)
         await self._link.call(endpoints.delete_session(session_id), directory)
 
-    def _directory(self, workspace: StrPath | None) -> str:
-        if workspace is None:
-            if self._workspace is None:
-                raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
-            return self._workspace
-        return str(checked_workspace(workspace)) if self._is_ours else str(workspace)
+    async def _directory(self, workspace: StrPath | None) -> str:
+        place = self._workspace if workspace is None else workspace
+        if place is None:
+            raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
+        return await self._entered(str(checked_workspace(place)) if self._is_ours else str(place))
+
+    async def _entered(self, directory: str) -> str:
+        """Return a directory that opencode may be let into, as far as that is ours to say."""
+        if (cfg := self._link.cfg) is not None:
+            check = partial(check_project, home=Path.home(), untrusted=cfg.untrusted)
+            await trio.to_thread.run_sync(check, Path(directory))
+        return directory
 
     async def _create(self, directory: str, title: str | None, rules: list[Json]) -> Json:
         call = endpoints.create_session(title=title, permission=rules)
@@ -288,7 +297,7 @@ class OpenCodeServer:
 
     async def _resume(self, session_id: str, fork: bool | str, rules: list[Json]) -> Json:
         record = await self._link.call(endpoints.get_session(session_id))
-        directory = text_of(record, "directory")
+        directory = await self._entered(text_of(record, "directory"))
         if fork:
             call = endpoints.fork_session(session_id, fork if isinstance(fork, str) else None)
             record = await self._link.call(call, directory)

@@ -44,6 +44,7 @@ def test_the_fields_and_their_defaults() -> None:
         "snapshot": None,
         "thinking": False,
         "max_steps": None,
+        "untrusted": False,
     }
     assert [field.name for field in attrs.fields(RunConfig)][:11] == [
         *("agent", "model", "disable_autoupdate", "inherit_user_config", "extra_env"),
@@ -82,6 +83,7 @@ WRONG: dict[str, list[Any]] = {
     "model": NO_MODELS,
     "disable_autoupdate": NO_FLAGS,
     "inherit_user_config": NO_FLAGS,
+    "untrusted": NO_FLAGS,
     "extra_env": [
         *NO_MAPPINGS,
         {1: "x"},

@@ -28,7 +28,8 @@ from opencode_trio._host_config import (
     render_config,
     variables_of,
 )
-from opencode_trio._isolation import ChildHome, host_files_above, prepare_child_home
+from opencode_trio._isolation import ChildHome, prepare_child_home
+from opencode_trio._project_files import host_files_above
 from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
 
 # Everything in it is the host's own business.
@@ -627,7 +628,7 @@ def test_host_files_that_pass_for_the_projects(
         (host.root / repository / ".git").mkdir(parents=True)
     write(host.home / "AGENTS.md", "evil")
     expected = [".opencode", "AGENTS.md", ".claude/skills", ".agents/skills"] if seen else []
-    found = host_files_above(host.root / workspace, host.env)
+    found = host_files_above(host.root / workspace, host.home)
     assert found == [host.home / name for name in expected]
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,20 @@ def test_a_wrong_line_is_named(
     assert main(["swarm", str(tasks), "--workspace", str(tasks.parent)]) == 2
     assert f"error: {tasks}:2: " in (told := capsys.readouterr().err)
     assert problem in told
+
+
+def test_a_task_may_trust_less_than_the_command_and_not_more(
+    tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tasks, {"prompt": "x"}, {"prompt": "y", "run_cfg": {"untrusted": True}})
+    read = partial(read_tasks, tasks, workspace=tmp_path)
+    trust = [task.agent.run_cfg for task in read(run_cfg=RunConfig())]
+    assert [cfg and cfg.untrusted for cfg in trust] == [False, True]
+    trust = [task.agent.run_cfg for task in read(run_cfg=RunConfig(untrusted=True))]
+    assert [cfg and cfg.untrusted for cfg in trust] == [True, True]
+    write(tasks, {"prompt": "x", "run_cfg": {"untrusted": False}})
+    assert main(["swarm", str(tasks), "--workspace", str(tmp_path), "--untrusted"]) == 2
+    assert f"{tasks}:1: run_cfg: untrusted: a task cannot trust" in capsys.readouterr().err
 
 
 def test_all_wrong_lines_are_named_but_not_without_end(tasks: Path, tmp_path: Path) -> None:

@@ -601,7 +601,7 @@ async def test_result_tells_of_the_teardown(mark: str, tmp_path: Path) -> None:
     plan = RunPlan(
         argv=["sh", "-c", DEAF.replace("@", mark)],
         prompt=b"",
-        workspace=tmp_path,
+        cwd=tmp_path,
         env=dict(os.environ),
         scratch=make_scratch(),
     )

@@ -97,9 +97,7 @@ class FakeChild:
             await self._change.wait()
 
 
-PLAN = RunPlan(
-    argv=["opencode", "run"], prompt=b"go", workspace=Path(), env={}, scratch=Path("/nowhere")
-)
+PLAN = RunPlan(argv=["opencode", "run"], prompt=b"go", cwd=Path(), env={}, scratch=Path("/nowhere"))
 
 
 def run_of(child: FakeChild, **plan: Any) -> Run:
