@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import attrs
@@ -54,6 +55,8 @@ class Link:
         end: ends the server at once; ``None`` if it is not ours to end.
         log_tail: reads the end of its log; ``None`` likewise.
         pid: its process; ``None`` likewise.
+        check_directory: raises `OpenCodeConfigError` if opencode may not be let into a directory;
+            blocks.  ``None`` likewise.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Link:
         end: Callable[[], None] | None = None,
         log_tail: Callable[[], str] | None = None,
         pid: int | None = None,
+        check_directory: Callable[[Path], None] | None = None,
     ) -> None:
         self.api = api
         self.url = url
@@ -77,6 +81,7 @@ class Link:
         self.failure: OpenCodeServerError | None = None
         """Why, then."""
         self._end = end
+        self._check_directory = check_directory
         self._log_tail = log_tail
         self._tasks = tasks
         self._warm: dict[str, _Warming] = {}
@@ -105,6 +110,15 @@ class Link:
                 if pause is None:
                     raise
             await trio.sleep(pause)
+
+    async def check(self, directory: str) -> None:
+        """See that opencode may be let into a directory, as far as that is ours to say.
+
+        Raises:
+            OpenCodeConfigError: it may not.
+        """
+        if self._check_directory is not None:
+            await trio.to_thread.run_sync(self._check_directory, Path(directory))
 
     async def warm(self, directory: str) -> None:
         """See that the server has read a directory's providers.

@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -22,6 +23,7 @@ from opencode_trio._json import text_of
 from opencode_trio._lines import LineFramer
 from opencode_trio._link import Link
 from opencode_trio._process import Child, open_child
+from opencode_trio._project_files import check_project
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeProcessError, OpenCodeServerError
 
@@ -116,6 +118,9 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
                     pid=child.pid,
                     end=child.let_go,
                     log_tail=lambda: child.stderr_tail,
+                    check_directory=partial(
+                        check_project, home=Path.home(), untrusted=plan.cfg.untrusted
+                    ),
                 )
                 tasks.start_soon(_discard_output, child)
                 tasks.start_soon(link.bus.run)

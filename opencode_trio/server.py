@@ -7,8 +7,6 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -22,7 +20,6 @@ from opencode_trio._endpoints import Call
 from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
-from opencode_trio._project_files import check_project
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
@@ -282,13 +279,8 @@ class OpenCodeServer:
         place = self._workspace if workspace is None else workspace
         if place is None:
             raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
-        return await self._entered(str(checked_workspace(place)) if self._is_ours else str(place))
-
-    async def _entered(self, directory: str) -> str:
-        """Return a directory that opencode may be let into, as far as that is ours to say."""
-        if (cfg := self._link.cfg) is not None:
-            check = partial(check_project, home=Path.home(), untrusted=cfg.untrusted)
-            await trio.to_thread.run_sync(check, Path(directory))
+        directory = str(checked_workspace(place)) if self._is_ours else str(place)
+        await self._link.check(directory)
         return directory
 
     async def _create(self, directory: str, title: str | None, rules: list[Json]) -> Json:
@@ -297,7 +289,8 @@ class OpenCodeServer:
 
     async def _resume(self, session_id: str, fork: bool | str, rules: list[Json]) -> Json:
         record = await self._link.call(endpoints.get_session(session_id))
-        directory = await self._entered(text_of(record, "directory"))
+        directory = text_of(record, "directory")
+        await self._link.check(directory)
         if fork:
             call = endpoints.fork_session(session_id, fork if isinstance(fork, str) else None)
             record = await self._link.call(call, directory)
