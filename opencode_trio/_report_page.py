@@ -15,7 +15,7 @@ from opencode_trio._agent import AgentStatus
 from opencode_trio._agent_report import AgentReport, Figures
 from opencode_trio._budget import Spending
 from opencode_trio._report_style import STYLE
-from opencode_trio._report_text import dollars, seconds
+from opencode_trio._report_text import MAX_NAMES, alike, dollars, seconds
 from opencode_trio._span import SpanKind
 from opencode_trio._span_titles import one_line
 from opencode_trio._timeline import BANDS, lane_svg, tick_step
@@ -27,8 +27,6 @@ MAX_TEXT = 600
 """Characters, of whatever agents said."""
 ZOOMS = (1, 4, 16)
 TIMES = "\N{MULTIPLICATION SIGN}"
-MAX_NAMES = 20
-"""So many agents that failed alike are named."""
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Whatever got into the page: the browser fetches nothing and runs nothing."""
@@ -73,9 +71,8 @@ def page(
     _add(body, "p", f"as of {taken_at:%Y-%m-%d %H:%M:%S %Z}, {seconds(elapsed_s)} in", "when")
     body.append(_tiles(agents, figures, spent))
     body.append(_legend())
-    if failures := [agent for agent in agents if agent.error is not None]:
-        failures.sort(key=lambda agent: agent.status != "failed")  # before what was cancelled
-        body.append(_failures(failures))
+    if failed := alike(agents):
+        body.append(_failures(failed))
     body.append(_zoom())
     body.append(_chart(agents, elapsed_s, spent))
     indent(body)
@@ -142,14 +139,11 @@ def _legend() -> Element:
     return legend
 
 
-def _failures(failures: Sequence[AgentReport]) -> Element:
+def _failures(failed: Sequence[tuple[str, list[AgentReport]]]) -> Element:
     section = Element("section", {"class": "failures"})
     _add(section, "h2", "What did not work")
     rows = SubElement(section, "ul")
-    alike: dict[str, list[AgentReport]] = {}
-    for agent in failures:
-        alike.setdefault(agent.error or "", []).append(agent)
-    for error, agents in alike.items():
+    for error, agents in failed:
         item = SubElement(rows, "li")
         item.text = f"{len(agents)} {TIMES} " if len(agents) > 1 else None
         _add(item, "q", error).tail = ": "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from opencode_trio._agent_report import AgentReport, Figures
 from opencode_trio._budget import Spending
 from opencode_trio._span_titles import one_line
 
 NAME_WIDTH = 32
-ERROR_WIDTH = 60
+ERROR_WIDTH = 500
+MAX_NAMES = 20
+"""So many agents that failed alike are named."""
 
 
 def seconds(number: float) -> str:
@@ -42,9 +44,8 @@ COLUMNS: Sequence[tuple[str, Callable[[AgentReport], str]]] = (
     ("retries", lambda agent: _with_seconds(agent.figures.retries, agent.figures.retried_s)),
     ("tokens", lambda agent: f"{agent.spent.tokens:,}"),
     ("cost", lambda agent: dollars(agent.spent)),
-    ("error", lambda agent: one_line(agent.error or "", ERROR_WIDTH)),
 )
-LEFT = {"agent", "status", "error"}
+LEFT = {"agent", "status"}
 
 
 def table(agents: Sequence[AgentReport], total: Sequence[str]) -> str:
@@ -74,8 +75,24 @@ def total_cells(elapsed_s: float, figures: Figures, spent: Spending) -> tuple[st
         _with_seconds(figures.retries, figures.retried_s),
         f"{spent.tokens:,}",
         dollars(spent),
-        "",
     )
+
+
+def alike(agents: Iterable[AgentReport]) -> list[tuple[str, list[AgentReport]]]:
+    """Put those together that ended with the same error; before what was cancelled, what failed."""
+    groups: dict[str, list[AgentReport]] = {}
+    for agent in sorted(agents, key=lambda agent: agent.status != "failed"):
+        if agent.error is not None:
+            groups.setdefault(agent.error, []).append(agent)
+    return list(groups.items())
+
+
+def failures(agents: Iterable[AgentReport]) -> Iterator[str]:
+    """Yield a line for each error: what it was, and whose."""
+    for error, group in alike(agents):
+        names = [one_line(agent.name, NAME_WIDTH) for agent in group[:MAX_NAMES]]
+        more = f" and {len(group) - MAX_NAMES} more" if len(group) > MAX_NAMES else ""
+        yield f"{', '.join(names)}{more}: {one_line(error, ERROR_WIDTH)}"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

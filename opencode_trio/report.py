@@ -15,7 +15,7 @@ from opencode_trio._agent_report import AgentReport, Figures, report_of
 from opencode_trio._budget import Spending
 from opencode_trio._history import History
 from opencode_trio._report_page import page
-from opencode_trio._report_text import table, total_cells
+from opencode_trio._report_text import failures, table, total_cells
 
 
 @attrs.frozen(kw_only=True)
@@ -42,11 +42,12 @@ class Report:
         return sum((agent.figures for agent in self.agents), Figures())
 
     def table(self) -> str:
-        """Return a table for a terminal: a line for each agent, one for all, and how many."""
+        """Return a table for a terminal: a line for each agent, one for all, how many, and errors."""
         count = Counter(agent.status for agent in self.agents)
         counted = ", ".join(f"{number} {status}" for status, number in count.items())
         total = total_cells(self.elapsed_s, self.figures, self.spent)
-        return f"{table(self.agents, total)}\n{counted or 'no agents'}\n"
+        lines = [table(self.agents, total), counted or "no agents", *failures(self.agents)]
+        return "".join(f"{line}\n" for line in lines)
 
     def jsonl(self) -> str:
         """Return JSON Lines: first the swarm, then each agent and, after it, its spans.

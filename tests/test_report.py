@@ -450,7 +450,8 @@ def test_everything_is_escaped() -> None:
     ]  # fmt: skip
     assert text_of(by_class(page, "failures")[0]).count(clean) == 2
     table = report(agent).table()
-    assert len(table.splitlines()) == 6
+    assert len(table.splitlines()) == 7
+    assert clean in table.splitlines()[-1]
     assert "\x1b" not in table
 
 
@@ -490,6 +491,17 @@ def many(number: int) -> Report:
         for n in range(number)
     ]
     return report(*agents)
+
+
+@pytest.mark.parametrize(
+    ("number", "whose"),
+    [(3, "agent 3"), (6, "agent 3, agent 6"), (66, "agent 57, agent 60 and 2 more")],
+)
+def test_below_the_table_are_the_errors(number: int, whose: str) -> None:
+    *_, counted, failed = many(number).table().splitlines()
+    assert counted == f"{number * 2 // 3} completed, {number // 3} failed"
+    assert failed.startswith("agent 3")
+    assert failed.endswith(f"{whose}: OpenCodeTurnError: overloaded")
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 200])
@@ -577,9 +589,10 @@ async def test_the_report_of_a_swarm(autojump_clock: MockClock) -> None:
     names = [line["name"] for line in lines if line["type"] == "agent"]
     assert names == ["agent 1", "<script>", "asks"]
     assert {line["agent"] for line in lines if line["type"] == "span"} == {1, 2, 3}
-    *_, total, counted = late.table().splitlines()
+    *_, total, counted, failed = late.table().splitlines()
     assert total.split() == ["all", "5.0s", "3", "0", "1", "(3.0s)", "0", "300", "$1.50"]
     assert counted == "2 completed, 1 failed"
+    assert failed == "<script>: OpenCodeTurnError: the model <failed>"
     assert "<script>" not in late.html()
 
 
