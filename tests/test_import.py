@@ -7,13 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
+
 import opencode_trio
 from bench import imports
 from bench.benchmark import Setup
 
 
 def test_the_import_is_cheap() -> None:
-    _, ours, _ = imports.run(Setup("no opencode is needed"))
+    setup = Setup("no opencode is needed", scale=0.3)
+    _, ours, _ = imports.run(setup)
+    if not ours.is_kept:  # in few rounds a busy machine can make anything look dear
+        _, ours, _ = imports.run(attrs.evolve(setup, scale=1))
     assert ours.is_kept, ours
 
 
