@@ -35,6 +35,7 @@ from opencode_trio.events import (
     QuestionAsked,
     QuestionRejected,
     QuestionReplied,
+    SessionDeleted,
     TextDelta,
 )
 from opencode_trio.results import RunResult, result_of
@@ -225,7 +226,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
         for item in shown:
             self._show(item)
         if not isinstance(event, TextDelta):  # nine in ten are, and settle nothing
-            self._settle_asks(event)
+            self._act_on(event)
             self._moved.set()
             self._moved = trio.Event()
 
@@ -246,7 +247,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
             except Exception as exc:  # noqa: BLE001 - it is the user's, and ends this turn alone
                 self._fail(exc)
 
-    def _settle_asks(self, event: Event) -> None:
+    def _act_on(self, event: Event) -> None:
         match event:
             case PermissionAsked() | QuestionAsked():
                 if not self._told.is_set():
@@ -257,6 +258,9 @@ class Turn(trio.abc.ReceiveChannel[Event]):
                 | QuestionRejected(request_id=name)
             ):
                 self._desk.settled(name)
+            case SessionDeleted(session_id=self._plan.root):
+                # opencode does not always answer the prompt then.
+                self._fail(OpenCodeServerError("somebody deleted the session", status_code=404))
 
     def _request(self, event: PermissionAsked | QuestionAsked) -> AskRequest:
         tree = self._link.bus.tree
@@ -414,7 +418,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
                 self._mailbox.put(event)
         for ask in asks:
             self._mailbox.put(ask)
-            self._settle_asks(ask)
+            self._act_on(ask)
 
     async def _abort(self) -> None:
         idle_until = trio.current_time() + UNANSWERED_S

@@ -245,6 +245,24 @@ async def test_late_words_of_the_turn_before_change_nothing(
         assert turn.result.stop_reason == "completed"
 
 
+async def test_a_session_that_somebody_deletes_is_the_end_of_its_turn(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeServerError, match="deleted") as caught:
+            async with session.stream("x") as turn:
+                await settled()
+                agent.server.say(fake.event("session.deleted", info={"id": "ses_other"}))
+                await settled()
+                assert not agent.aborts
+                agent.server.say(fake.event("session.deleted", info={"id": ROOT}))
+                async for _ in turn:
+                    pass
+        assert caught.value.status_code == 404
+        assert agent.aborts  # what it was at goes on for a while, else
+
+
 async def test_leaving_aborts_and_waits(autojump_clock: trio.testing.MockClock):
     agent = Agent()
     async with talking(agent) as (session, _):
