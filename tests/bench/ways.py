@@ -104,17 +104,13 @@ async def library_swarm(job: Job, tally: Tally) -> None:
 
 
 async def bare_http(job: Job, tally: Tally) -> None:
-    async with bare_server(job) as url:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(
-            base_url=url, timeout=PATIENT, limits=limits, trust_env=False
-        ) as http:
+    async with bare_server(job.binary, job.cfg, job.workspace) as (http, _):
 
-            async def agent() -> str:
-                return await bare_turn(http, job.workspace, job.cfg, job.prompt)
+        async def agent() -> str:
+            return await bare_turn(http, job.workspace, job.cfg, job.prompt)
 
-            await agent()  # the first, as above
-            await all_at_once(job, tally, agent)
+        await agent()  # the first, as above
+        await all_at_once(job, tally, agent)
 
 
 async def bare_turn(http: httpx.AsyncClient, workspace: str, cfg: RunConfig, prompt: str) -> str:
@@ -128,14 +124,22 @@ async def bare_turn(http: httpx.AsyncClient, workspace: str, cfg: RunConfig, pro
 
 
 @asynccontextmanager
-async def bare_server(job: Job) -> AsyncIterator[str]:
-    argv = [job.binary, "serve", "--hostname=127.0.0.1", f"--port={free_port()}"]
+async def bare_server(
+    binary: str, cfg: RunConfig, workspace: str
+) -> AsyncIterator[tuple[httpx.AsyncClient, int]]:
+    """Start a server as the library does; give a client, and the server's pid."""
+    argv = [binary, "serve", "--hostname=127.0.0.1", f"--port={free_port()}"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         process = await trio.lowlevel.open_process(
-            argv, stdout=subprocess.PIPE, **bare_options(job, home)
+            argv, stdout=subprocess.PIPE, **bare_options(cfg, workspace, home)
         )
         try:
-            yield await announced(process)
+            url = await announced(process)
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(
+                base_url=url, timeout=PATIENT, limits=limits, trust_env=False
+            ) as http:
+                yield http, process.pid
         finally:
             process.terminate()
             with trio.CancelScope(shield=True):
@@ -182,7 +186,7 @@ async def bare_runs(job: Job, tally: Tally) -> None:
                 argv,
                 stdin=job.prompt.encode(),
                 capture_stdout=True,
-                **bare_options(job, home),
+                **bare_options(job.cfg, job.workspace, home),
             )
         texts = re.findall(rb'"type":"text","text":"([^"]*)"', done.stdout)
         return b"".join(texts).decode()
@@ -190,19 +194,19 @@ async def bare_runs(job: Job, tally: Tally) -> None:
     await all_at_once(job, tally, agent)
 
 
-def bare_options(job: Job, home: str) -> dict[str, Any]:
+def bare_options(cfg: RunConfig, workspace: str, home: str) -> dict[str, Any]:
     """Start a process as the library does, as far as that costs time."""
     own = {
-        "OPENCODE_CONFIG_CONTENT": str(job.cfg.opencode_config_content_json()),
+        "OPENCODE_CONFIG_CONTENT": str(cfg.opencode_config_content_json()),
         "OPENCODE_DISABLE_AUTOUPDATE": "1",
         "XDG_DATA_HOME": f"{home}/data",
         "XDG_CONFIG_HOME": f"{home}/config",
         "XDG_STATE_HOME": f"{home}/state",
-        "PWD": job.workspace,
+        "PWD": workspace,
     }
     return {
         "stderr": subprocess.DEVNULL,
-        "cwd": job.workspace,
+        "cwd": workspace,
         "env": os.environ | own,
         # The scheduler gives each session its share: one for all would get less, on a busy machine.
         "start_new_session": True,
