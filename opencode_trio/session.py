@@ -219,6 +219,9 @@ class Session:
     async def messages(self, limit: int | None = None) -> list[Json]:
         """Read the stored messages, as ``{"info", "parts"}``.
 
+        Of a session that was asked for a structured answer, opencode 1.15 and later cannot tell the
+        first message; the others it can.
+
         Args:
             limit: only so many, the newest.
         """
