@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +24,13 @@ on a disk that does not answer."""
 
 _QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 """A checkout of ours is none that the repository's hooks know how to greet."""
+
+_RACE = re.compile(r"failed to read .*/worktrees/.*/commondir")
+"""git reads the records of all worktrees and locks none: it fails at one that another git is just
+writing or removing."""
+
+_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Before trying again; that other git needs a few milliseconds, more on a busy machine."""
 
 
 @asynccontextmanager
@@ -47,7 +55,7 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     parent = _scratch_directory()
     tree = parent / f"{Path(directory).name}-{parent.name[-8:]}"
     try:
-        await _git(directory, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        await _git_worktree(directory, "add", "--quiet", "--detach", str(tree), commit)
         (tree / prefix).mkdir(parents=True, exist_ok=True)  # git keeps no empty directories
         yield str(tree / prefix)
     finally:
@@ -73,7 +81,7 @@ async def _say_goodbye(
     except OpenCodeError as exc:
         _log.warning("what was changed in %s could not be read: %s", tree, exc)
     try:
-        await _git(directory, "worktree", "remove", "--force", "--force", str(tree))
+        await _git_worktree(directory, "remove", "--force", "--force", str(tree))
     except OpenCodeError as exc:
         _log.warning("the worktree %s could not be removed: %s", tree, exc)
 
@@ -83,6 +91,17 @@ async def _asked(directory: str, *arguments: str) -> str:
         return (await _git(directory, *arguments)).removesuffix("\n")
     except OpenCodeError as exc:
         raise OpenCodeConfigError(f"worktree: of {directory!r} none can be made: {exc}") from exc
+
+
+async def _git_worktree(directory: str, *arguments: str) -> str:
+    for pause_s in _PAUSES_S:
+        try:
+            return await _git(directory, "worktree", *arguments)
+        except OpenCodeError as exc:
+            if not _RACE.search(str(exc)):
+                raise
+        await trio.sleep(pause_s)
+    return await _git(directory, "worktree", *arguments)
 
 
 async def _git(directory: str, *arguments: str) -> str:

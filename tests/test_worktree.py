@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,29 @@ async def test_a_worktree_that_the_agent_destroyed(
         Path(directory, ".git").unlink()
     assert "could not be read" in caplog.text
     assert not Path(directory).exists()
+
+
+async def test_records_that_another_git_is_just_writing(repository: Path) -> None:
+    """git reads the records of all worktrees, locks none, and fails at one that is not whole."""
+    record = repository / ".git" / "worktrees" / "other"
+
+    async def finish_soon() -> None:
+        await trio.sleep(0.2)
+        shutil.rmtree(record)
+
+    def begin(nursery: trio.Nursery) -> None:
+        record.mkdir(parents=True)
+        (record / "gitdir").write_text("/nowhere/.git\n")
+        (record / "commondir").touch()
+        nursery.start_soon(finish_soon)
+
+    async with trio.open_nursery() as nursery:
+        begin(nursery)
+        async with open_worktree(str(repository), lambda _: None):
+            assert not record.exists()
+            begin(nursery)
+        assert not record.exists()
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
 async def test_where_there_is_no_repository(tmp_path: Path) -> None:
