@@ -128,6 +128,12 @@ def delete_session(session_id: str) -> Call[bool]:
     return Call("DELETE", _session(session_id), a_flag)
 
 
+def delete_message(session_id: str, message_id: str) -> Call[bool]:
+    """Delete a message, which a session that works does not allow."""
+    path = _session(session_id, f"/message/{checked_id('msg', message_id)}")
+    return Call("DELETE", path, a_flag)
+
+
 def fork_session(session_id: str, message_id: str | None = None) -> Call[Json]:
     message = None if message_id is None else checked_id("msg", message_id)
     return Call("POST", _session(session_id, "/fork"), an_object, body=_given(messageID=message))

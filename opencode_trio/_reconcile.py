@@ -55,6 +55,23 @@ def messages_since(stored: Iterable[Json], message_id: str) -> list[Json]:
     ]
 
 
+def broken_compactions(stored: Iterable[Json], message_id: str) -> list[str]:
+    """Pick the messages that compactions began with, of those that were begun and not ended.
+
+    Args:
+        stored: messages as the server stores them.
+        message_id: of those after this message only.
+    """
+    begun: list[str] = []
+    for message in stored:
+        info = object_of(message.get("info"))
+        if text_of(info, "id") > message_id and _has_compaction(message):
+            begun.append(text_of(info, "id"))
+        elif flag_of(info, "summary") and text_of(info, "finish"):
+            begun = [identifier for identifier in begun if identifier != text_of(info, "parentID")]
+    return begun
+
+
 def settle(fold: TurnFold, turn: Iterable[Json], subagents: Mapping[str, Iterable[Json]]) -> None:
     """Put what is stored of a turn in the place of what its stream told.
 

@@ -14,7 +14,12 @@ from opencode_trio._bus_wire import bus_event
 from opencode_trio._endpoints import Call
 from opencode_trio._json import Json, object_of, text_of
 from opencode_trio._link import Link
-from opencode_trio._reconcile import has_message, messages_of_turn, messages_since
+from opencode_trio._reconcile import (
+    broken_compactions,
+    has_message,
+    messages_of_turn,
+    messages_since,
+)
 from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import Event
 
@@ -30,6 +35,9 @@ NOT_FOUND = 404
 UNTOLD = 400
 """The status of a message that opencode has and cannot tell: from 1.15 on those that asked for a
 structured answer, unless they are told among others that are not the session's whole story."""
+
+FORGET_S = 2.0
+"""To delete what is left of a turn: milliseconds, unless somebody else has begun another."""
 
 SPARE_MESSAGES = 10
 """Read beyond those that a turn is known to have: what opencode itself puts in."""
@@ -135,6 +143,24 @@ class StoredTurn:
         async with trio.open_nursery() as nursery:
             for session in [*self.subagents, self.root]:
                 nursery.start_soon(self._attempt, endpoints.abort(session))
+
+    async def forget_compactions(self, expected: int) -> None:
+        """Delete what is left of compactions that were broken off.
+
+        opencode would take them up again with the session's next prompt, and answer that one with
+        what comes of them.
+
+        Args:
+            expected: how many messages the turn has, as far as known.
+        """
+        try:
+            with trio.move_on_after(FORGET_S):
+                await self.wait_idle()
+                stored = await self._newest(self.root, 2 * expected + SPARE_MESSAGES)
+                for message in broken_compactions(stored, self.message_id):
+                    await self.call(endpoints.delete_message(self.root, message))
+        except OpenCodeServerError as exc:
+            _log.warning("could not see to broken compactions: %s", exc)
 
     async def _newest(self, session: str, limit: int | None = None) -> list[Json]:
         return await newest_messages(self.call, session, limit)

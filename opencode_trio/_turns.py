@@ -24,7 +24,7 @@ from opencode_trio._mailbox import Mailbox
 from opencode_trio._reconcile import settle
 from opencode_trio._stored import StoredTurn, is_whole_turn
 from opencode_trio._tree_guard import Limits, TreeGuard
-from opencode_trio._turn import ANSWERED, StopReason
+from opencode_trio._turn import ANSWERED, RETURNED, StopReason
 from opencode_trio._verdict import turn_error, verdict
 from opencode_trio.asks import AskRequest, PermissionRequest, QuestionRequest
 from opencode_trio.errors import OpenCodeError, OpenCodeLimitError, OpenCodeServerError
@@ -364,6 +364,8 @@ class Turn(trio.abc.ReceiveChannel[Event]):
             stop = "cancelled"  # some releases do not say so
         self._stop_reason = self._stop_reason or stop
         self._result = self._result_of(fold)
+        if stop not in RETURNED:
+            await self._stored.forget_compactions(len(known))
         if (failure := verdict(stop, fold.last_error, broken_off=_broken_off())) is not None:
             self._fail(failure)
 

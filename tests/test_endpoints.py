@@ -34,6 +34,10 @@ CALLS: dict[str, tuple[Call[Any], str]] = {
     "diff": (endpoints.diff(SES, MSG), "GET /session/{sessionID}/diff"),
     "messages": (endpoints.messages(SES, 5), "GET /session/{sessionID}/message"),
     "message": (endpoints.message(SES, MSG), "GET /session/{sessionID}/message/{messageID}"),
+    "forget": (
+        endpoints.delete_message(SES, MSG),
+        "DELETE /session/{sessionID}/message/{messageID}",
+    ),
     "revert": (endpoints.revert(SES, MSG, PRT), "POST /session/{sessionID}/revert"),
     "unrevert": (endpoints.unrevert(SES), "POST /session/{sessionID}/unrevert"),
     "prompt": (

@@ -263,6 +263,29 @@ async def test_a_session_that_somebody_deletes_is_the_end_of_its_turn(
         assert agent.aborts  # what it was at goes on for a while, else
 
 
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_compaction_that_is_broken_off_is_forgotten(
+    autojump_clock: trio.testing.MockClock, ends: bool
+):
+    """opencode would take it up again with the next prompt, and answer that one's answer to it."""
+    agent = Agent()
+    agent.server.routes[r"DELETE /session/(\w+)/message/(\w+)"] = lambda call, *_: True
+    former, begun = "msg_000000000001aa", "msg_f00000000000aa"
+    summary = fake.assistant(ROOT, "msg_f00000000001aa", begun, done=ends, summary=True)
+    async with talking(agent) as (session, _):
+        with trio.move_on_after(5):
+            async with session.stream("x"):
+                await settled()
+                agent.messages += [
+                    {"info": {"id": name, "role": "user"}, "parts": [{"type": "compaction"}]}
+                    for name in (former, begun)
+                ]
+                agent.messages.append({"info": summary, "parts": []})
+                await trio.sleep_forever()
+    forgotten = [call.path for call in agent.server.called("DELETE .*")]
+    assert forgotten == ([] if ends else [f"/session/{ROOT}/message/{begun}"])
+
+
 async def test_leaving_aborts_and_waits(autojump_clock: trio.testing.MockClock):
     agent = Agent()
     async with talking(agent) as (session, _):
