@@ -51,6 +51,11 @@ LENIENT = [
 ]
 
 
+WORKERS = {"not opencode": 2, "opencode and not quiet": 2, "quiet": 0}
+"""How many tests of a kind run at once.  An opencode that starts keeps more than one core busy, so
+more than two would not be done sooner."""
+
+
 def trio_files() -> list[str]:
     package = sorted(HERE.glob("opencode_trio/**/*.py"))
     # The warden is a program of its own and knows no trio.
@@ -86,9 +91,9 @@ def run_tests(session: nox.Session) -> None:
     if session.posargs:  # of a part of the tests coverage tells nothing
         session.run("pytest", *session.posargs, env=env)
         return
-    # Those on the real opencode one at a time: they measure, and each has both cores busy.
-    session.run("pytest", "-n", "2", "--dist", "loadfile", "-m", "not opencode", *coverage, env=env)
-    session.run("pytest", "-m", "opencode", *coverage, env=env)
+    for marks, workers in WORKERS.items():
+        workers_at_once = ["-n", str(workers), "--dist", "worksteal"]
+        session.run("pytest", "-m", marks, *workers_at_once, *coverage, env=env)
     session.run("coverage", "report")
 
 

@@ -280,6 +280,7 @@ async def test_ends_that_are_an_error(client, workspaces):
 # --- leaving the block means it has stopped --------------------------------------------------
 
 
+@pytest.mark.quiet
 async def test_leaving_early(client, workspaces):
     async with open_scripted_model(Reply(Text("thinking"), Stall())) as model:
         with trio.fail_after(ONE_RUN_S):
@@ -294,6 +295,7 @@ async def test_leaving_early(client, workspaces):
     assert run.result.stop_reason == "incomplete"
 
 
+@pytest.mark.quiet
 async def test_leaving_while_a_tool_runs(client, workspaces):
     command = "setsid sleep 7654.25 & sleep 7654.25"
     script = [[ToolCall("bash", {"command": command, "description": "d"})], "done"]
@@ -312,6 +314,7 @@ def _running(command: str) -> list[str]:
     return [p.command for p in processes() if p.command == command and p.state != "Z"]
 
 
+@pytest.mark.quiet
 async def test_cancelled_at_any_moment_no_child_is_left(client, workspaces):
     async def cancel_after(seconds: float) -> None:
         mark = f"{seconds:g}"

@@ -148,6 +148,7 @@ async def test_conversation_costs_and_tools(opencode_binary: str, tmp_path: Path
         assert session.session_id in {record["id"] for record in listed}
 
 
+@pytest.mark.quiet
 async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
     opencode_binary: str, tmp_path: Path
 ):
@@ -255,6 +256,7 @@ async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
             assert turn.result.final_text == "after"
 
 
+@pytest.mark.quiet
 async def test_cancellation_is_abort(  # noqa: C901 - a table of moments
     opencode_binary: str, tmp_path: Path
 ):
@@ -434,6 +436,7 @@ def taken() -> Iterator[socket.socket]:
         yield listener
 
 
+@pytest.mark.quiet
 async def test_the_server_dies_in_mid_turn(
     opencode_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: socket.socket
 ):
@@ -719,6 +722,7 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
         assert session.session_id not in {record["id"] for record in await server.sessions()}
 
 
+@pytest.mark.quiet
 async def test_cancelled_at_any_moment(opencode_binary: str, tmp_path: Path):
     """No hang, no word of an old turn in a later one, no request left open."""
     moments = int(os.environ.get("OPENCODE_TRIO_CANCELLATIONS", "30"))

@@ -89,6 +89,7 @@ async def test_a_budget_stops_within_a_step(opencode_binary: str, tmp_path: Path
         assert model.open_requests == 0
 
 
+@pytest.mark.quiet
 async def test_a_failure_closes_the_others_requests(opencode_binary: str, tmp_path: Path) -> None:
     programs = {"bad": HttpError(401, "no such key"), "long": Stall()}
     async with serving(opencode_binary, tmp_path, programs) as (server, model):
