@@ -36,6 +36,8 @@ async def _host(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             task_status.started(nursery)
-            # Only now: a block that was cancelled before it began has no tasks to protect.
+            # Only now: a block that was cancelled before it began has no tasks to protect, and
+            # trio leaves this one where it was, to end by itself.
+            await trio.lowlevel.checkpoint_if_cancelled()
             scope.shield = True
             nursery.start_soon(trio.sleep_forever)  # keeps it open until it is cancelled

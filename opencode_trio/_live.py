@@ -49,6 +49,8 @@ class LiveTurn:
     """The assistant messages that have ended."""
     answers: set[str] = attrs.field(factory=set[str], init=False)
     """The assistant messages of the session itself."""
+    sessions: set[str | None] = attrs.field(factory=set[str | None], init=False)
+    """The sessions that were heard of in this turn."""
     agents: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     """The agent of each session, as its messages name it."""
     tools: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
@@ -71,6 +73,7 @@ class LiveTurn:
             self.errors.append(event.error)
         if not self.is_of_this_turn(event):
             return []
+        self.sessions.add(event.session_id)
         self.fold.add(event)
         if isinstance(event, TextDelta):
             return self._deltas.sort(event)

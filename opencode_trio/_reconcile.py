@@ -72,6 +72,28 @@ def broken_compactions(stored: Iterable[Json], message_id: str) -> list[str]:
     return begun
 
 
+def is_whole_turn(answer: Json, message_id: str, known: set[str]) -> bool:
+    """Say whether the answer is all that the session itself said in the turn.
+
+    Args:
+        answer: the message that the prompt was answered with.
+        message_id: the user's message.
+        known: the assistant messages that the stream told of.
+    """
+    info = object_of(answer.get("info"))
+    return known == {text_of(info, "id")} and text_of(info, "parentID") == message_id
+
+
+def is_cut_off(answer: Json) -> bool:
+    """Say whether an answer has no end, and will have none.
+
+    It is what a turn is answered with that was aborted in its first moments: a message that the
+    agent had just begun (opencode 1.14), or the prompt itself (since 1.15).
+    """
+    info = object_of(answer.get("info"))
+    return bool(info) and "completed" not in object_of(info.get("time"))
+
+
 def settle(fold: TurnFold, turn: Iterable[Json], subagents: Mapping[str, Iterable[Json]]) -> None:
     """Put what is stored of a turn in the place of what its stream told.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 import attrs
 import trio
@@ -12,7 +12,7 @@ import trio
 from opencode_trio import _endpoints as endpoints
 from opencode_trio._bus_wire import bus_event
 from opencode_trio._endpoints import Call
-from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
 from opencode_trio._reconcile import (
     broken_compactions,
@@ -45,12 +45,14 @@ SPARE_MESSAGES = 10
 
 @attrs.frozen
 class StoredTurn:
-    """The stored side of one turn."""
+    """The stored side of a session, and of one of its turns."""
 
     link: Link
     root: str
+    """The session."""
     directory: str
-    message_id: str
+    message_id: str = ""
+    """The user's message, which begins the turn."""
 
     async def call(self, call: Call[T]) -> T:
         """Send a call, in the turn's directory; raises `OpenCodeServerError`."""
@@ -86,10 +88,10 @@ class StoredTurn:
         stored = await self._newest(self.root)
         return messages_of_turn(stored, self.message_id)
 
-    async def subagent_messages(self) -> dict[str, list[Json]]:
-        """Read what the turn's subagents wrote, by session."""
+    async def subagent_messages(self, sessions: Iterable[str]) -> dict[str, list[Json]]:
+        """Read what subagents wrote in the turn, by session."""
         found: dict[str, list[Json]] = {}
-        for session in self.subagents:
+        for session in sessions:
             stored = await self._newest(session)
             found[session] = messages_since(stored, self.message_id)
         return found
@@ -119,30 +121,50 @@ class StoredTurn:
     async def is_idle(self) -> bool:
         """Say whether neither the session nor a subagent works, as far as the server answers."""
         try:
-            states = await self.call(endpoints.statuses())
+            return not await self._working()
         except OpenCodeServerError:
             return True
-        return not states.keys() & {self.root, *self.subagents}
 
-    async def wait_idle(self, *, abort: bool = False) -> None:
-        """Wait until neither the session nor a subagent works, or the server does not answer.
-
-        Args:
-            abort: abort what works, again and again.
-        """
-        while not await self.is_idle():
-            if abort:
-                await self.abort()
+    async def wait_idle(self) -> None:
+        """Wait until neither the session nor a subagent works, or the server does not answer."""
+        while not await self.is_idle():  # noqa: ASYNC110 - the server's state, not ours
             await trio.sleep(POLL_S)
 
     async def abort(self) -> None:
-        """Abort the session and all its subagents, all at once.
+        """Abort the session, and those of its subagents that work.
 
         opencode 1.18 aborts subagents with their parent; releases before it did not.
+
+        Raises:
+            OpenCodeServerError: the server did not answer.
         """
         async with trio.open_nursery() as nursery:
-            for session in [*self.subagents, self.root]:
-                nursery.start_soon(self._attempt, endpoints.abort(session))
+            nursery.start_soon(self._abort_subagents)
+            failure = await self._abort(self.root)
+        if failure is not None:
+            raise failure
+
+    async def _working(self) -> set[str]:
+        states = await self.call(endpoints.statuses())
+        return states.keys() & {self.root, *self.subagents}
+
+    async def _abort_subagents(self) -> None:
+        try:
+            working = await self._working()
+        except OpenCodeServerError as exc:
+            _log.debug("%s", exc)
+            return
+        async with trio.open_nursery() as nursery:
+            for session in working - {self.root}:
+                nursery.start_soon(self._abort, session)
+
+    async def _abort(self, session: str) -> OpenCodeServerError | None:
+        try:
+            await self.call(endpoints.abort(session))
+        except OpenCodeServerError as exc:
+            _log.debug("%s", exc)
+            return exc
+        return None
 
     async def forget_compactions(self, expected: int) -> None:
         """Delete what is left of compactions that were broken off.
@@ -164,12 +186,6 @@ class StoredTurn:
 
     async def _newest(self, session: str, limit: int | None = None) -> list[Json]:
         return await newest_messages(self.call, session, limit)
-
-    async def _attempt(self, call: Call[Any]) -> None:
-        try:
-            await self.call(call)
-        except OpenCodeServerError as exc:
-            _log.debug("%s", exc)
 
 
 async def newest_messages(
@@ -204,15 +220,3 @@ async def newest_messages(
                 break  # all there are, now
         more = more * 2 if grows else more // 2
     return found
-
-
-def is_whole_turn(answer: Json, message_id: str, known: set[str]) -> bool:
-    """Say whether the answer is all that the session itself said in the turn.
-
-    Args:
-        answer: the message that the prompt was answered with.
-        message_id: the user's message.
-        known: the assistant messages that the stream told of.
-    """
-    info = object_of(answer.get("info"))
-    return known == {text_of(info, "id")} and text_of(info, "parentID") == message_id

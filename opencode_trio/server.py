@@ -17,6 +17,7 @@ from opencode_trio import _endpoints as endpoints
 from opencode_trio._ask_desk import Handlers
 from opencode_trio._background import open_background
 from opencode_trio._endpoints import Call
+from opencode_trio._floor import Audience
 from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
@@ -226,10 +227,12 @@ class OpenCodeServer:
             link=self._link,
             record=record,
             cfg=merged(self._link.cfg or RunConfig(), run_cfg),
-            handlers=Handlers(on_permission, on_question),
             rules=SessionRules(rules),
-            on_result=_in_turn(self._counts.add, on_result),
-            on_event=on_event,
+            audience=Audience(
+                handlers=Handlers(on_permission, on_question),
+                on_result=_in_turn(self._counts.add, on_result),
+                on_event=on_event,
+            ),
         )
         session = Session(plan)
         self._counts.sessions += 1

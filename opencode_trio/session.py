@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypeVar, Unpack
 
 import attrs
-import trio
 
 from opencode_trio import _endpoints as endpoints
-from opencode_trio._ask_desk import Handlers
+from opencode_trio._answering import structured_answer
 from opencode_trio._checks import checked_prompt
 from opencode_trio._endpoints import Call
 from opencode_trio._files import file_parts
-from opencode_trio._ids import RANDOM_CHARACTERS
-from opencode_trio._json import Json, object_of, objects_of, text_of, text_or_none_of
+from opencode_trio._floor import Audience, Floor
+from opencode_trio._json import Json, object_of, text_of
 from opencode_trio._link import Link
 from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
-from opencode_trio._rules import SessionRules, check_taken, rules_to_answer, session_rules
+from opencode_trio._rulebook import DEFAULT_AGENT, Rulebook
+from opencode_trio._rules import SessionRules
 from opencode_trio._stored import StoredTurn, newest_messages
-from opencode_trio._structured import (
-    ASK_AGAIN,
-    NO_ANSWER,
-    Output,
-    OutputKind,
-    WrongAnswerError,
-    output_of,
-    together,
-    wrong_answer,
-)
+from opencode_trio._structured import OutputKind, output_of
 from opencode_trio._timeout import time_limit
-from opencode_trio._turns import STOP_S, Turn, TurnPlan, open_turn
+from opencode_trio._turns import Turn
 from opencode_trio._typevars import AnswerT
+from opencode_trio._work import SHELL_BUSY_S
 from opencode_trio.config import RunConfig
-from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
-from opencode_trio.events import Event
+from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.results import RunResult
 
 T = TypeVar("T")
-
-DEFAULT_AGENT = "build"
-"""opencode's own default, unless its configuration names another."""
 
 
 @attrs.frozen
@@ -54,12 +41,8 @@ class SessionPlan:
     record: Json
     """The server's record of it."""
     cfg: RunConfig
-    handlers: Handlers
     rules: SessionRules
-    on_result: Callable[[RunResult], None]
-    """Told of the result of each turn."""
-    on_event: Callable[[Event], None] | None = None
-    """Told each event of its turns."""
+    audience: Audience
 
 
 class Session:
@@ -76,14 +59,12 @@ class Session:
         self._link = plan.link
         self._id = text_of(plan.record, "id")
         self._directory = text_of(plan.record, "directory")
-        self._latest: str | None = None
-        # Handed from waiter to waiter, in order; unlike a `Lock`, any task may release it.
-        self._free = trio.Semaphore(1)
-        self._holder: trio.lowlevel.Task | None = None
-        self._turn: Turn | None = None
+        self._stored = StoredTurn(plan.link, self._id, self._directory)
+        self._rulebook = Rulebook(plan.link, self._id, self._directory, plan.rules)
+        self._floor = Floor(self._stored, self._rulebook, plan.audience)
 
     def __repr__(self) -> str:
-        state = "idle" if self._holder is None else "busy"
+        state = "busy" if self._floor.is_taken else "idle"
         return f"<{type(self).__name__} {self._id} in {self._directory!r}, {state}>"
 
     @property
@@ -129,40 +110,11 @@ class Session:
         shielded, and bounded by 10 s, after which a server of ours is ended.
         """
         if output is not None:
-            return await self._send_structured(prompt, output_of(output), timeout_s, options)
+            kind = output_of(output)
+            ask = partial(self._prompting, options=options, listen=False, schema=kind.schema)
+            return await structured_answer(prompt, kind, ask, timeout_s=timeout_s)
         async with self._timed(timeout_s, self._prompting(prompt, options, listen=False)) as turn:
             return await turn.wait()
-
-    async def _send_structured(
-        self, prompt: str, output: Output, timeout_s: float | None, options: TurnOptions
-    ) -> RunResult:
-        former: RunResult | None = None
-        with time_limit(timeout_s, partial=lambda: former):
-            while True:
-                turn = self._prompting(prompt, options, listen=False, schema=output.schema)
-                result, problem = await self._answer_to(turn, output)
-                result = result if former is None else together(former, result)
-                if problem is None:
-                    return result
-                if former is not None:
-                    raise wrong_answer(problem, result)
-                former, prompt = result, ASK_AGAIN.format(problem=problem)
-
-    async def _answer_to(
-        self, opening: AbstractAsyncContextManager[Turn], output: Output
-    ) -> tuple[RunResult, str | None]:
-        """Return a turn's result, with the instance in it, or with what is wrong."""
-        try:
-            async with opening as turn:
-                result = await turn.wait()
-        except OpenCodeTurnError as error:
-            if error.name != NO_ANSWER or error.partial is None:
-                raise
-            return error.partial, error.error.message
-        try:
-            return attrs.evolve(result, structured=output.read(result.structured)), None
-        except WrongAnswerError as error:
-            return result, str(error)
 
     @asynccontextmanager
     async def stream(
@@ -211,8 +163,10 @@ class Session:
 
         Raises:
             OpenCodeServerError: the server did not answer.
+
+        **Cancellation**: leaves open whether it has been aborted.
         """
-        await self._stored("").abort()
+        await self._floor.abort()
 
     # --- what it holds ------------------------------------------------------------------------
 
@@ -254,12 +208,12 @@ class Session:
 
         **Cancellation**: of no effect on what the server has begun.
         """
-        async with self._one_at_a_time():
+        async with self._floor.taken():
             return await self._call(endpoints.revert(self._id, message_id, part_id))
 
     async def unrevert(self) -> Json:
         """Undo `revert`; possible until the next prompt."""
-        async with self._one_at_a_time():
+        async with self._floor.taken():
             return await self._call(endpoints.unrevert(self._id))
 
     async def summarize(self, *, model: str | None = None) -> None:
@@ -276,7 +230,7 @@ class Session:
         model = model or self._plan.cfg.model
         if model is None:
             raise OpenCodeConfigError("model: the session has none; name one")
-        await self._work(endpoints.summarize(self._id, model=model))
+        await self._floor.carry_out(endpoints.summarize(self._id, model=model))
 
     async def shell(self, command: str, *, agent: str | None = None) -> Json:
         """Run a command in a shell, as the user would; the model sees it with the next prompt.
@@ -292,30 +246,26 @@ class Session:
         """
         agent = agent or self._plan.cfg.agent or DEFAULT_AGENT
         model = self._plan.cfg.model
-        return await self._work(
-            endpoints.shell(self._id, command=command, agent=agent, model=model)
-        )
+        call = endpoints.shell(self._id, command=command, agent=agent, model=model)
+        return await self._floor.carry_out(call, busy_s=SHELL_BUSY_S)
 
     async def remember(self) -> None:
         """Learn what a session of old has: its newest message, and its subagents."""
         for message in await self.messages(limit=1):
-            self._latest = text_of(object_of(message.get("info")), "id") or None
-        await self._stored("").find_subagents()
+            self._floor.latest = text_of(object_of(message.get("info")), "id") or None
+        await self._stored.find_subagents()
 
     # --- how -----------------------------------------------------------------------------------
 
     async def _call(self, call: Call[T]) -> T:
         return await self._link.call(call, self._directory)
 
-    def _stored(self, message_id: str) -> StoredTurn:
-        return StoredTurn(self._link, self._id, self._directory, message_id)
-
     @asynccontextmanager
     async def _timed(
         self, timeout_s: float | None, opening: AbstractAsyncContextManager[Turn]
     ) -> AsyncGenerator[Turn]:
         turn: Turn | None = None
-        with time_limit(timeout_s, partial=lambda: turn.result_at_timeout() if turn else None):
+        with time_limit(timeout_s, partial=lambda: turn.result if turn else None):
             async with opening as turn:
                 yield turn
 
@@ -325,7 +275,7 @@ class Session:
     ) -> AsyncGenerator[Turn]:
         settings = self._settings(options)
         if schema is not None:
-            settings = attrs.evolve(settings, rules=self._rules_to_answer(settings.rules))
+            settings = attrs.evolve(settings, rules=self._rulebook.to_answer(settings.rules))
         parts = [{"type": "text", "text": checked_prompt(prompt)}]
         parts += await file_parts(settings.files)
 
@@ -341,7 +291,7 @@ class Session:
                 schema=schema,
             )
 
-        async with self._open_turn(call, settings, listen=listen) as turn:
+        async with self._floor.turn(call, settings, listen=listen) as turn:
             yield turn
 
     @asynccontextmanager
@@ -361,88 +311,8 @@ class Session:
                 variant=settings.cfg.variant,
             )
 
-        async with self._open_turn(call, settings, listen=False) as turn:
+        async with self._floor.turn(call, settings, listen=False) as turn:
             yield turn
 
     def _settings(self, options: TurnOptions) -> TurnSettings:
         return turn_settings(self._plan.cfg, self._link.cfg, options)
-
-    @asynccontextmanager
-    async def _open_turn(
-        self, call: Callable[[str], Call[Json]], settings: TurnSettings, *, listen: bool
-    ) -> AsyncGenerator[Turn]:
-        async with self._one_at_a_time():
-            await self._link.warm(self._directory)
-            await self._set_rules(settings)
-            ids = self._link.bus.ids
-            randomness = secrets.token_bytes(RANDOM_CHARACTERS)
-            message_id = ids.next(time.time() * 1000, randomness, after=self._latest)
-            plan = TurnPlan(
-                root=self._id,
-                directory=self._directory,
-                message_id=message_id,
-                call=call(message_id),
-                handlers=attrs.evolve(self._plan.handlers, by_hand=settings.by_hand),
-                limits=settings.limits,
-                fail_if_silent_s=settings.fail_if_silent_s,
-                listened_to=listen,
-                on_event=self._plan.on_event,
-            )
-            turn: Turn | None = None
-            try:
-                async with open_turn(self._link, plan) as turn:
-                    self._turn = turn
-                    yield turn
-            finally:
-                self._turn = None
-                if turn is not None:  # else cancelled before it began
-                    self._latest = turn.latest_message_id
-                    self._plan.on_result(turn.result)
-
-    @asynccontextmanager
-    async def _one_at_a_time(self) -> AsyncGenerator[None]:
-        me = trio.lowlevel.current_task()
-        inside = self._turn is not None and self._turn.is_handled_by(me)
-        if me is self._holder or inside:
-            raise OpenCodeConfigError(
-                "this session's turn is still running, and it is what you are in: it would wait "
-                "for itself; use another session"
-            )
-        async with self._free:
-            self._holder = me
-            try:
-                yield
-            finally:
-                self._holder = None
-
-    async def _work(self, call: Call[T]) -> T:
-        """Send a call that the agent works on; abort it when nobody waits for it any more."""
-        async with self._one_at_a_time():
-            try:
-                return await self._call(call)
-            except trio.Cancelled:
-                stored = self._stored("")
-                with trio.move_on_after(STOP_S, shield=True):
-                    await stored.abort()
-                    await stored.wait_idle(abort=True)
-                raise
-
-    async def _set_rules(self, settings: TurnSettings) -> None:
-        rules = self._plan.rules
-        agent = await self._agent_rules(settings.cfg.agent) if rules.needs_agent else ()
-        if wanted := rules.to_add(settings.rules, agent):
-            check_taken(await self._call(endpoints.add_rules(self._id, wanted)), wanted)
-            rules.added(wanted)
-
-    def _rules_to_answer(self, turn: Sequence[Json]) -> list[Json]:
-        server = session_rules(self._link.cfg) if self._link.cfg else []
-        return [*turn, *rules_to_answer([*server, *self._plan.rules.base, *turn])]
-
-    async def _agent_rules(self, agent: str | None) -> Sequence[Json]:
-        name = agent
-        if name is None:
-            config = await self._call(endpoints.config())
-            name = text_or_none_of(config, "default_agent") or DEFAULT_AGENT
-        agents = await self._call(endpoints.agents())
-        found = (objects_of(a.get("permission")) for a in agents if a.get("name") == name)
-        return next(found, ())

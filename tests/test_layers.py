@@ -20,7 +20,7 @@ import opencode_trio
 # (`testing`) counts as one module.  A new module needs a place here.
 TABLE = """
 core       _activity _budget asks config errors events results _structured
-core       _bus_wire _deltas _json _lines _parts _run_wire
+core       _asked _bus_wire _deltas _json _lines _parts _run_wire
 core       _fold _guard _live _reconcile _run_end _tree _tree_guard _turn _verdict
 core       _history _lane _span _span_titles
 core       _checks _child_env _command _endpoints _host_config _ids _rules _schema _scopes
@@ -29,7 +29,8 @@ processes  _background _binary _eventlog _files _group _isolation _keeper _outpu
 processes  _project_files _run _scratch
 processes  _surroundings _timeout _warden _warden_host _workspace _worktree
 server     _bus _http _link _serve
-session    _ask_desk _mailbox _options _stored _turns server session
+session    _answering _ask_desk _course _exchange _floor _mailbox _options _rulebook
+session    _stored _turns _work server session
 swarm      _agent _pool _runner _task _together _turnstile _updates swarm
 swarm      _agent_report _report_page _report_style _report_text _timeline report
 face       __init__ _own_session client testing

@@ -57,6 +57,9 @@ from tcp_proxy import open_proxy
 
 pytestmark = pytest.mark.opencode
 
+# Read before the suite hides it from opencode.
+CANCELLATIONS = int(os.environ.get("OPENCODE_TRIO_CANCELLATIONS", "30"))
+
 
 def bash(command: str) -> ToolCall:
     return ToolCall("bash", {"command": command, "description": "a test"})
@@ -256,6 +259,11 @@ async def test_asks_of_the_whole_tree(  # noqa: C901 - many small handlers
             assert turn.result.final_text == "after"
 
 
+def processes(marker: str) -> bytes:
+    command = ["pgrep", "-f", f"sleep {marker}"]
+    return subprocess.run(command, check=False, capture_output=True).stdout
+
+
 @pytest.mark.quiet
 async def test_cancellation_is_abort(  # noqa: C901 - a table of moments
     opencode_binary: str, tmp_path: Path
@@ -331,11 +339,17 @@ async def test_cancellation_is_abort(  # noqa: C901 - a table of moments
                 assert trio.current_time() - left < patience, prompt
                 assert turn.result.stop_reason == "cancelled", prompt
                 assert model.open_requests <= 1, prompt  # the undisturbed one's
-                assert not subprocess.run(
-                    ["pgrep", "-f", f"sleep {marker}"], check=False, capture_output=True
-                ).stdout, prompt
+                assert not processes(marker), prompt
                 result = await session.send("next")
                 assert (result.final_text, result.turns) == ("next answer", 1), prompt
+
+            # What is no turn, too.
+            with trio.move_on_after(1) as scope:
+                await session.shell(f"sleep {marker}")
+            assert scope.cancelled_caught
+            assert not processes(marker)
+            result = await session.send("next")
+            assert (result.final_text, result.turns) == ("next answer", 1)
 
             # By a cancel scope, and by a time limit.
             with trio.move_on_after(0.5) as scope:
@@ -725,8 +739,7 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
 @pytest.mark.quiet
 async def test_cancelled_at_any_moment(opencode_binary: str, tmp_path: Path):
     """No hang, no word of an old turn in a later one, no request left open."""
-    moments = int(os.environ.get("OPENCODE_TRIO_CANCELLATIONS", "30"))
-    chance = random.Random(moments)  # noqa: S311
+    chance = random.Random(CANCELLATIONS)  # noqa: S311
     programs: dict[str, Any] = {
         "stream": Reply("a ", "b ", Delay(0.1), "c ", Delay(0.3), "d"),
         "tool": [bash("sleep 0.3"), "slept"],
@@ -748,7 +761,7 @@ async def test_cancelled_at_any_moment(opencode_binary: str, tmp_path: Path):
 
         async def cancel_at_random(session: Session, name: str) -> None:
             nonlocal slowest
-            for number in range(moments // 2):
+            for number in range(CANCELLATIONS // 2):
                 prompt = chance.choice(["stream", "tool", "delegate", "ask"])
                 with trio.move_on_after(chance.random() * 0.8) as scope:
                     await session.send(prompt)
@@ -765,7 +778,7 @@ async def test_cancelled_at_any_moment(opencode_binary: str, tmp_path: Path):
             nursery.start_soon(cancel_at_random, second, "second")
         assert model.open_requests == 0
         assert slowest < 2
-        print(f"{moments} cancellations, the slowest took {slowest:.2f} s")
+        print(f"{CANCELLATIONS} cancellations, the slowest took {slowest:.2f} s")
 
 
 @pytest.mark.parametrize("example", ["memory", "permission", "question"])

@@ -323,6 +323,170 @@ async def test_an_abort_that_overtakes_its_prompt_is_said_again(
         assert agent.busy == set()
 
 
+async def test_a_prompt_that_is_never_answered_is_let_go_when_its_session_is_idle(
+    autojump_clock: trio.testing.MockClock,
+):
+    """So it is in opencode 1.14, when an abort meets the first moment of a run."""
+    agent = Agent()
+
+    async def never(call: Any, session: str) -> None:
+        if call.path.endswith("/message"):
+            agent.server.say(fake.user_message(session, call.body["messageID"]))
+        await trio.sleep_forever()
+
+    async def abort(call: Any, session: str) -> bool:
+        agent.aborts += 1
+        if agent.aborts == 1:
+            await never(call, session)
+        return True
+
+    answer = agent.server.routes[r"POST /session/(\w+)/message"]
+    agent.server.routes[r"POST /session/(\w+)/message"] = never
+    agent.server.routes[r"POST /session/(\w+)/abort"] = abort
+    async with talking(agent) as (session, _):
+        for who in ("the reader leaves", "another task aborts"):
+            agent.aborts = 0
+            began = trio.current_time()
+            if who == "the reader leaves":
+                async with session.stream("x") as turn:
+                    await settled()
+            else:
+                with pytest.raises(OpenCodeCancelledError):
+                    async with session.stream("x") as turn:
+                        await settled()
+                        await session.abort()
+                        await turn.wait()
+            assert 1 < trio.current_time() - began < 2, who
+            assert turn.result.stop_reason == "cancelled", who
+            assert not agent.has_ended, who
+        agent.server.routes[r"POST /session/(\w+)/message"] = answer
+        agent.finish()
+        assert (await session.send("y")).final_text == "answer to y"
+
+
+async def test_no_abort_reaches_the_turn_after(autojump_clock: trio.testing.MockClock):
+    """A slow server is told twice; the second abort is waited for, too."""
+    agent = Agent()
+    aborting = 0
+
+    async def slowly(call: Any, session: str) -> bool:
+        nonlocal aborting
+        aborting += 1
+        await trio.sleep(0.4)
+        await agent.abort(call, session)
+        aborting -= 1
+        return True
+
+    agent.server.routes[r"POST /session/(\w+)/abort"] = slowly
+    async with talking(agent) as (session, _):
+        async with session.stream("x"):
+            await settled()
+        assert (agent.aborts, aborting) == (2, 0)
+
+
+async def test_what_the_agent_works_on_is_kept_until_it_has_been_aborted(
+    autojump_clock: trio.testing.MockClock,
+):
+    """opencode 1.18 calls a session busy for ever whose shell was dropped in its first moments."""
+    agent = Agent()
+    story: list[str] = []
+
+    async def shell(call: Any, session: str) -> Json:
+        agent.busy.add(session)
+        try:
+            await agent._answer.wait()
+        except trio.Cancelled:
+            story.append("dropped")
+            raise
+        agent.busy.discard(session)
+        story.append("answered")
+        return {"info": {}, "parts": []}
+
+    agent.server.routes[r"POST /session/(\w+)/shell"] = shell
+    async with talking(agent) as (session, _):
+        with trio.move_on_after(1) as scope:
+            await session.shell("sleep 60")
+        assert scope.cancelled_caught
+        assert (agent.aborts, story) == (1, ["answered"])
+        agent.finish()
+        assert await session.shell("true") == {"info": {}, "parts": []}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_shell_that_is_called_busy_for_ever(
+    answers: bool, autojump_clock: trio.testing.MockClock
+):
+    """So it is in opencode 1.18, when an abort meets its start.  A stuck server is ended."""
+    agent = Agent()
+
+    async def never(call: Any, session: str) -> None:
+        agent.busy.add(session)
+        await trio.sleep_forever()
+
+    async def abort(call: Any, session: str) -> bool:
+        agent.aborts += 1
+        if agent.aborts == 1 or not answers:
+            await trio.sleep_forever()
+        return True
+
+    agent.server.routes[r"POST /session/(\w+)/shell"] = never
+    agent.server.routes[r"POST /session/(\w+)/abort"] = abort
+    async with talking(agent) as (session, _):
+        with trio.move_on_after(1) as scope:
+            await session.shell("sleep 60")
+        took = trio.current_time() - scope.deadline
+        assert (5 < took < 6) if answers else (10 <= took < 11)
+        assert agent.has_ended is not answers
+
+
+@pytest.mark.parametrize("left", ["a message just begun", "the prompt itself"])
+async def test_an_answer_without_an_end_is_that_of_an_aborted_turn(
+    left: str, autojump_clock: trio.testing.MockClock
+):
+    agent = Agent()
+
+    async def prompt(call: Any, session: str) -> Json:
+        mine = call.body["messageID"]
+        agent.server.say(fake.user_message(session, mine))
+        if left == "the prompt itself":
+            return {"info": {"id": mine, "role": "user", "time": {"created": 1}}, "parts": []}
+        begun = fake.assistant(session, "msg_f1", mine, done=False)
+        agent.server.say(fake.assistant_message(session, begun))
+        return {"info": begun, "parts": []}
+
+    agent.server.routes[r"POST /session/(\w+)/message"] = prompt
+    async with talking(agent) as (session, _):
+        began = trio.current_time()
+        with pytest.raises(OpenCodeCancelledError):
+            await session.send("x")
+        assert trio.current_time() - began < 0.5  # there is no end to wait for
+
+
+async def test_subagents_of_former_turns_are_left_alone(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        for number in range(3):
+            async with session.stream("x") as turn:
+                await settled()
+                agent.server.say(fake.created(f"ses_kid{number}", ROOT))
+                await settled()
+                agent.finish()
+                await turn.wait()
+        read = [call.path for call in agent.server.called(r"GET /session/ses_kid\d/message")]
+        assert read == [f"/session/ses_kid{number}/message" for number in range(3)]
+        async with session.stream("x"):
+            await settled()
+            agent.busy.add("ses_kid1")  # it works on, in the background
+            agent.server.say(fake.status("ses_kid1", "busy"))
+            await settled()
+            agent.server.routes = {
+                r"POST /session/ses_kid1/abort": lambda call: not agent.busy.discard("ses_kid1"),
+                **agent.server.routes,
+            }
+        aborted = {call.path for call in agent.server.called(r"POST /session/\w+/abort")}
+        assert aborted == {f"/session/{ROOT}/abort", "/session/ses_kid1/abort"}
+
+
 @pytest.mark.parametrize("ours", [True, False])
 async def test_a_server_that_does_not_obey_is_ended_if_it_is_ours(
     autojump_clock: trio.testing.MockClock, ours: bool

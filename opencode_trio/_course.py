@@ -1,0 +1,288 @@
+"""The course of a turn: what is heard of it, who is asked meanwhile, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from opencode_trio._ask_desk import AskDesk, Handlers
+from opencode_trio._asked import request_of
+from opencode_trio._background import open_background
+from opencode_trio._endpoints import Call
+from opencode_trio._exchange import Exchange
+from opencode_trio._fold import TurnFold
+from opencode_trio._json import Json
+from opencode_trio._link import Link, copied
+from opencode_trio._live import LiveTurn
+from opencode_trio._mailbox import Mailbox
+from opencode_trio._reconcile import is_cut_off
+from opencode_trio._stored import StoredTurn
+from opencode_trio._tree_guard import Limits, TreeGuard
+from opencode_trio._turn import ANSWERED, RETURNED, StopReason
+from opencode_trio._verdict import verdict
+from opencode_trio._work import Work, ended_in_time
+from opencode_trio.errors import OpenCodeError, OpenCodeLimitError, OpenCodeServerError
+from opencode_trio.events import (
+    Event,
+    PermissionAsked,
+    PermissionReplied,
+    QuestionAsked,
+    QuestionRejected,
+    QuestionReplied,
+    SessionDeleted,
+    TextDelta,
+)
+from opencode_trio.results import RunResult, result_of
+
+_log = logging.getLogger("opencode_trio")
+
+RESYNC_AGAIN_S = 1.0
+"""Between attempts to read what a broken stream has missed: an ask may be among it."""
+
+SILENCE_CHECK_S = 1.0
+"""How late the end of a wait for a human or a provider may be noticed."""
+
+
+@attrs.frozen
+class TurnPlan:
+    """Everything that one turn needs, as values."""
+
+    root: str
+    """The session."""
+    directory: str
+    message_id: str
+    """The user's message, which begins the turn."""
+    call: Call[Json]
+    """What begins it; its answer ends it."""
+    handlers: Handlers = attrs.field(factory=Handlers)
+    limits: Limits = attrs.field(factory=Limits)
+    fail_if_silent_s: float | None = None
+    """The longest time without an event, while neither a human nor the provider is waited for."""
+    listened_to: bool = True
+    """Whether somebody reads the events."""
+    on_event: Callable[[Event], None] | None = None
+    """Told each event as it comes; must not wait."""
+
+
+class Course:
+    """A turn on its way.  Its reader knows it as a `Turn`."""
+
+    def __init__(self, link: Link, plan: TurnPlan, tasks: trio.Nursery) -> None:
+        self._link = link
+        self._plan = plan
+        self._tasks = tasks
+        self._live = LiveTurn(plan.root, plan.message_id, TreeGuard(plan.limits))
+        stored = StoredTurn(link, plan.root, plan.directory, plan.message_id)
+        self._exchange = Exchange(stored, self._live, plan.call)
+        self.desk = AskDesk(stored.call, tasks, plan.handlers, self._fail)
+        self.mailbox = Mailbox()
+        if not plan.listened_to:
+            self.mailbox.close()
+        self._began = self._heard = trio.current_time()
+        self._result: RunResult | None = None
+        self._failure: BaseException | None = None
+        self._failure_is_told = False
+        self._stop_reason: StopReason | None = None
+        self._settled = trio.Event()  # it is known what came of the prompt
+        self._told = trio.Event()  # whoever waits can be told the end
+
+    @property
+    def message_id(self) -> str:
+        """The id of the user's message."""
+        return self._plan.message_id
+
+    @property
+    def latest_message_id(self) -> str:
+        """The newest message that the session is known to have."""
+        return max([self.message_id, *self._live.answers])
+
+    @property
+    def work(self) -> Work[Json]:
+        """What the agent does for it."""
+        return self._exchange.work
+
+    @property
+    def result(self) -> RunResult:
+        """The result so far; in the end, the final one."""
+        if self._result is not None:
+            return self._result
+        return self._result_of(self._live.fold)
+
+    async def wait_told(self) -> None:
+        """Wait for the end, and raise what failed the turn."""
+        await self._told.wait()
+        if self._failure is not None:
+            self._failure_is_told = True
+            raise self._failure
+
+    # --- for the bus; none of these waits ---------------------------------------------------
+
+    def deliver(self, event: Event) -> None:
+        """Take an event of the session's tree."""
+        self._heard = trio.current_time()
+        try:
+            shown = self._live.take(event, time.time())
+        except OpenCodeLimitError as exc:
+            shown = [event]
+            self._fail(exc)
+        for item in shown:
+            self._show(item)
+        if not isinstance(event, TextDelta):  # nine in ten are, and settle nothing
+            self._act_on(event)
+            self._exchange.heard()
+
+    def resumed(self) -> None:
+        """Fill the gap that the stream has had."""
+        self._exchange.has_gap = True
+        self._tasks.start_soon(self._resync)
+
+    def lost(self, error: OpenCodeServerError) -> None:
+        """Fail: nothing more can be heard."""
+        self._fail(copied(error))
+
+    def _show(self, event: Event) -> None:
+        self.mailbox.put(event)
+        if self._plan.on_event is not None:
+            try:
+                self._plan.on_event(event)
+            except Exception as exc:  # noqa: BLE001 - it is the user's, and ends this turn alone
+                self._fail(exc)
+
+    def _act_on(self, event: Event) -> None:
+        match event:
+            case PermissionAsked() | QuestionAsked():
+                if not self._told.is_set():
+                    self.desk.asked(request_of(event, self._live, self._link.bus.tree))
+            case (
+                PermissionReplied(request_id=name)
+                | QuestionReplied(request_id=name)
+                | QuestionRejected(request_id=name)
+            ):
+                self.desk.settled(name)
+            case SessionDeleted(session_id=self._plan.root):
+                # opencode does not always answer the prompt then.
+                self._fail(OpenCodeServerError("somebody deleted the session", status_code=404))
+
+    # --- from the prompt to the end --------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Prompt, wait for the answer, and find out what came of it.  Raises nothing."""
+        await self.work.run()
+        try:
+            answer = self.work.answer()
+            await self._exchange.settle(answer or {})
+            self._conclude(answer)
+            if self._stop_reason not in RETURNED:
+                await self._exchange.clear_up()
+        except OpenCodeServerError as exc:
+            reason = await self._exchange.true_reason(exc)
+            self._stop_reason = self._stop_reason or "error"
+            self._fail(reason)
+        self._settled.set()
+        self._finish()
+
+    async def watch_silence(self, seconds: float) -> None:
+        """Fail the turn when nothing has been heard for so long."""
+        while not self._told.is_set():
+            if self.desk.pending or self._live.retrying:
+                self._heard = trio.current_time()
+            left = self._heard + seconds - trio.current_time()
+            if left <= 0:
+                text = f"nothing was heard of the turn for fail_if_silent={seconds:g} s"
+                self._fail(OpenCodeLimitError(text, limit="fail_if_silent", allowed=seconds))
+            await trio.sleep(min(max(left, 0), SILENCE_CHECK_S))
+
+    async def stop(self) -> None:
+        """End the turn on the server and wait until it has; shielded, and bounded.
+
+        What has not been answered is aborted.  A server of ours that does not obey is ended.
+        """
+        self._exchange.is_left = True
+        with ended_in_time(self.work.stored):
+            if not self._settled.is_set():
+                await self.work.end()
+                await self._settled.wait()
+        self._finish()
+        if isinstance(self._failure, OpenCodeError):
+            self._failure.partial = self.result
+
+    def raise_untold(self) -> None:
+        """Raise what ended the turn, if nobody has been told."""
+        if self._failure is not None and not self._failure_is_told:
+            raise self._failure
+
+    def _conclude(self, answer: Json | None) -> None:
+        fold = self._live.fold
+        stop = fold.stop_reason or "incomplete"
+        was_aborted = self._exchange.is_left or answer is None or is_cut_off(answer)
+        if was_aborted and stop not in ANSWERED:
+            stop = "cancelled"  # opencode does not always say so
+        self._stop_reason = self._stop_reason or stop
+        self._result = self._result_of(fold)
+        if (failure := verdict(stop, fold.last_error, broken_off=_broken_off())) is not None:
+            self._fail(failure)
+
+    async def _resync(self) -> None:
+        missed: list[Event] | None = None
+        while missed is None and not self._told.is_set():
+            try:
+                missed = await self._exchange.missed()
+            except OpenCodeServerError as exc:
+                _log.warning("could not read what the event stream missed: %s", exc)
+                await trio.sleep(RESYNC_AGAIN_S)
+        for event in missed or ():
+            self._live.fold.fold(event)
+            self.mailbox.put(event)
+            self._act_on(event)
+
+    def _fail(self, error: BaseException) -> None:
+        """Record what ended the turn; the first reason counts."""
+        if self._failure is not None or self._exchange.is_left or self._told.is_set():
+            return
+        self._failure = error
+        if isinstance(error, OpenCodeLimitError):
+            self._stop_reason = "limit"
+        if isinstance(error, OpenCodeError):
+            error.partial = self.result
+        self._finish()
+
+    def _finish(self) -> None:
+        self.mailbox.close()
+        self.desk.close()
+        self._told.set()
+
+    def _result_of(self, fold: TurnFold) -> RunResult:
+        duration = trio.current_time() - self._began
+        return result_of(fold, stop_reason=self._stop_reason, duration_s=duration)
+
+
+def _broken_off() -> OpenCodeServerError:
+    return OpenCodeServerError("the server ended the turn in the middle of it")
+
+
+@asynccontextmanager
+async def open_course(link: Link, plan: TurnPlan) -> AsyncGenerator[Course]:
+    """Prompt; when the block is left, the server has finished with it.
+
+    Raises:
+        Exception: what failed the turn, if nobody in the block was told.
+
+    **Cancellation**: aborts the turn and its subagents on the server, shielded, in at most
+    `STOP_S` seconds.
+    """
+    async with open_background() as tasks:
+        course = Course(link, plan, tasks)
+        with link.bus.subscribed(plan.root, course):
+            tasks.start_soon(course.run)
+            if plan.fail_if_silent_s is not None:
+                tasks.start_soon(course.watch_silence, plan.fail_if_silent_s)
+            try:
+                yield course
+            finally:
+                await course.stop()
+        course.raise_untold()

@@ -1,0 +1,154 @@
+"""A prompt and its answer, as the server has them.
+
+The answer ends the turn, and what is stored is the truth of it; the event stream was the live view.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import chain, count
+
+import trio
+
+from opencode_trio._bus_wire import message_events
+from opencode_trio._endpoints import Call
+from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._live import LiveTurn
+from opencode_trio._reconcile import is_cut_off, is_whole_turn, settle
+from opencode_trio._stored import StoredTurn
+from opencode_trio._verdict import turn_error
+from opencode_trio._work import Work
+from opencode_trio.errors import OpenCodeError, OpenCodeServerError
+from opencode_trio.events import Event
+
+_log = logging.getLogger("opencode_trio")
+
+CATCH_UP_S = 5.0
+"""How long the stream may lag behind the answer.  It is milliseconds, unless the server has more to do
+than it can: it answers first, then, and tells later, in order.  Less than `STOP_S`, for who leaves
+meanwhile waits for this."""
+
+DRY_S = 1.0
+"""A stream that has told nothing of anybody for so long does not lag.  It is broken, and what it would
+have told is read from what is stored, which costs a busy server more than the wait."""
+
+PROMPT_ATTEMPTS = 3
+"""A prompt that has not arrived is sent again, under the same id."""
+
+ARRIVES_S = 0.2
+"""What is on its way when a connection breaks is stored after this, or never."""
+
+
+class Exchange:
+    """One prompt, its answer, and what is stored of both.
+
+    Args:
+        stored: the turn, as it is stored.
+        live: the turn, as the stream tells it.
+        call: the prompt.
+    """
+
+    def __init__(self, stored: StoredTurn, live: LiveTurn, call: Call[Json]) -> None:
+        self._stored = stored
+        self._live = live
+        self._call = call
+        self._moved = trio.Event()  # replaced with each event that may end a wait
+        self.work = Work(stored, self._ask, has_begun=lambda: live.has_begun)
+        """Its answer is empty if it was lost on the way."""
+        self.has_gap = False
+        """Whether the stream may have left something out."""
+        self.is_left = False
+        """Whether nobody waits for the stream's story any more."""
+
+    def heard(self) -> None:
+        """Know that `live` has taken an event."""
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def settle(self, answer: Json) -> None:
+        """Put what is stored of the turn in the place of what the stream told.
+
+        Args:
+            answer: of the prompt; empty if there is none.
+
+        Raises:
+            OpenCodeServerError: it could not be read.
+        """
+        await self._catch_up(answer)
+        if self.has_gap:
+            await self._stored.find_subagents()
+        known = self._live.answers
+        whole = not self.has_gap and is_whole_turn(answer, self._stored.message_id, known)
+        turn = [answer] if whole else await self._stored.messages(len(known))
+        subagents = await self._stored.subagent_messages(self._subagents())
+        settle(self._live.fold, turn, subagents)
+
+    async def clear_up(self) -> None:
+        """Leave nothing of a turn that failed for the next one to take up."""
+        await self._stored.forget_compactions(len(self._live.answers))
+
+    async def true_reason(self, error: OpenCodeServerError) -> OpenCodeError:
+        """Find out why there is no answer; for a prompt that cannot run only the stream tells."""
+        if error.status_code is None or not self._stored.link.bus.is_connected:
+            return error
+        with trio.move_on_after(DRY_S):
+            while not self._live.errors:
+                await self._moved.wait()
+        return turn_error(self._live.errors[-1]) if self._live.errors else error
+
+    async def missed(self) -> list[Event]:
+        """Read what a broken stream may have missed of a running turn, as the events of it.
+
+        Raises:
+            OpenCodeServerError: it could not be read.
+        """
+        await self._stored.find_subagents()
+        subagents = await self._stored.subagent_messages(self._stored.subagents)
+        turn = await self._stored.messages()
+        asks = await self._stored.asks()
+        self._live.has_begun = self._live.has_begun or bool(turn)
+        messages = [*chain.from_iterable(subagents.values()), *turn]
+        return [*chain.from_iterable(map(message_events, messages)), *asks]
+
+    async def _ask(self) -> Json:
+        for attempt in count(1):
+            try:
+                return await self._stored.call(self._call)
+            except OpenCodeServerError as exc:
+                if exc.status_code is not None or self._stored.link.failure is not None:
+                    raise
+                # Only the connection has broken, on its long way through a proxy for example.
+                _log.warning("lost the answer, looking after the turn instead: %s", exc)
+                await trio.sleep(ARRIVES_S)
+                await self._stored.wait_idle()
+                if await self._stored.exists():
+                    break
+                if attempt == PROMPT_ATTEMPTS:
+                    raise
+        self.has_gap = True
+        return {}
+
+    async def _catch_up(self, answer: Json) -> None:
+        """Wait until the stream has told what the answer tells."""
+        message = text_of(object_of(answer.get("info")), "id")
+        if message <= self._stored.message_id:
+            return  # aborted before the agent said anything: this is of a former turn
+        told = self._live.answers if is_cut_off(answer) else self._live.complete
+        with trio.move_on_after(DRY_S if self.is_left else CATCH_UP_S):
+            while message not in told and await self._hears():
+                pass
+        # What it has not told of the answer, it may not have told of subagents either.
+        self.has_gap = self.has_gap or message not in told
+
+    async def _hears(self) -> bool:
+        """Wait for an event of the turn; say whether the stream tells of anything at all."""
+        bus = self._stored.link.bus
+        told = bus.counts.events
+        with trio.move_on_after(DRY_S if bus.is_connected else 0):
+            await self._moved.wait()
+        return bus.counts.events > told
+
+    def _subagents(self) -> list[str]:
+        """List those that can have worked in this turn: a long conversation has many more."""
+        known = self._stored.subagents
+        return known if self.has_gap else [s for s in known if s in self._live.sessions]
