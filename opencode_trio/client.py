@@ -289,11 +289,11 @@ def encode_prompt(prompt: str, cfg: RunConfig) -> bytes:
     Raises:
         OpenCodeConfigError: the prompt is empty, or cannot be written as UTF-8.
     """
-    if "\0" in prompt:
-        raise OpenCodeConfigError("prompt: holds a NUL byte")
     # opencode refuses white space alone, unless a command of its own comes with it.
     has_command = "command" in (cfg.cli_kwargs or {})
     message = checked_prompt(prompt, may_be_blank=has_command).encode()
+    if b"\0" in message:
+        raise OpenCodeConfigError("prompt: holds a NUL byte")
     # Reading stdin, opencode takes one byte order mark off; give it one to take.
     return "\ufeff".encode() + message if prompt.startswith("\ufeff") else message
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fake_server import FakeServer, created, delta, event, status
 from opencode_trio._background import open_background
 from opencode_trio._bus import GIVE_UP_S, SILENCE_S, Bus
-from opencode_trio._mailbox import Mailbox
+from opencode_trio._mailbox import JOINED_CHARACTERS, Mailbox
 from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import (
     Diagnostic,
@@ -183,6 +183,17 @@ async def test_deltas_that_nobody_reads_are_joined():
         ("q", "x"),
         ("p", "d"),
     ]
+
+
+async def test_a_slow_reader_gets_portions():
+    """One delta of a whole answer would come only when the answer is over."""
+    box = Mailbox()
+    letters = "x" * (2 * JOINED_CHARACTERS)
+    for letter in letters:
+        box.put(piece("p", letter))
+    lengths = [len(event.delta) for event in await drained(box) if isinstance(event, TextDelta)]
+    assert sum(lengths) == len(letters)
+    assert max(lengths) == JOINED_CHARACTERS + 1
 
 
 @given(st.lists(st.sampled_from(["p", "q", "event", "take"]), max_size=40))

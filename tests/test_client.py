@@ -186,6 +186,7 @@ async def test_a_relative_workspace_and_home(hello, workspace, monkeypatch):
         (" \n\t", "is empty"),
         ("a\0b", "NUL"),
         ("a\ud800b", "UTF-8"),
+        (7, "expected text, got 7"),
     ],
 )
 async def test_prompts_that_cannot_be(hello, workspace, prompt, words):
@@ -431,6 +432,16 @@ async def test_a_version_is_asked_once_and_again_after_an_update(tmp_path, works
     os.utime(fake.path, (1, 1))
     with pytest.raises(OpenCodeVersionError, match=r"2\.0\.0"):
         await client.async_run("hi", workspace)
+
+
+async def test_a_binary_that_hangs_is_no_opencode(tmp_path, workspace, monkeypatch):
+    monkeypatch.setattr("opencode_trio._binary.PROBE_TIMEOUT_S", 0.2)
+    path = tmp_path / "opencode"
+    path.write_text("#!/bin/sh\nexec sleep 5678.75\n")
+    path.chmod(0o755)
+    with pytest.raises(OpenCodeVersionError, match=r"no answer to --version in 0\.2 s"):
+        await AsyncOpenCodeClient(str(path)).async_run("hi", workspace)
+    assert not processes_with("sleep 5678.75")
 
 
 async def test_a_binary_that_hangs_can_be_cancelled(tmp_path, workspace):

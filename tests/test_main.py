@@ -169,6 +169,7 @@ def test_all_wrong_lines_are_named_but_not_without_end(tasks: Path, tmp_path: Pa
         (["nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
         (["empty.jsonl"], "empty.jsonl: holds no task"),
         (["tasks.jsonl", "--config", "bad.json"], "bad.json: unknown setting 'x'"),
+        (["tasks.jsonl", "--config", "gone.json"], "gone.json: No such file or directory"),
         (["tasks.jsonl", "--model", "nonsense"], "model: "),
         (["tasks.jsonl", "--opencode", "./nowhere"], "no opencode: 'nowhere' does not exist"),
     ],
@@ -217,6 +218,13 @@ def test_a_torn_line_is_cut_off(tmp_path: Path, tail: str) -> None:
     with open_results(path) as results:
         assert results.completed == {"a", "b"} | kept
     assert len(read(path)) == 3 + len(kept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no such file exists for all")
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    unreadable = Path("/proc/self/mem")  # for everybody, at its beginning
+    with refused(f"{unreadable}: Input/output error"), open_results(unreadable):
+        pass
 
 
 @pytest.mark.parametrize(

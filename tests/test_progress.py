@@ -25,11 +25,11 @@ from opencode_trio._budget import Budget, Spending
 from opencode_trio._forecast import Forecast, forecast
 from opencode_trio._human import answer_of, question_of
 from opencode_trio._lines_view import LinesView
-from opencode_trio._table_view import FRAME_LINES, TableView, choose, fitted, widths_for
+from opencode_trio._table_view import FRAME_LINES, TableView, choose, fitted, picture, widths_for
 from opencode_trio._updates import AgentSnapshot, SwarmSnapshot
 from opencode_trio._wording import count_of, doing, dollars, duration, printable, totals
 from opencode_trio.asks import PermissionRequest, Reject
-from opencode_trio.errors import OpenCodeTurnError
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
 from opencode_trio.progress import ask_in_terminal, show_progress
 from opencode_trio.swarm import open_swarm
 from swarming import FakeSession, World, after, failing, steps
@@ -174,6 +174,14 @@ async def test_a_cancelled_swarm_is_shown_to_its_end(threaded_clock: MockClock) 
     assert "1 of 1 over (1 cancelled)" in out.getvalue()
 
 
+async def test_a_swarm_that_cannot_be_opened() -> None:
+    out = io.StringIO()
+    with pytest.raises(OpenCodeConfigError, match="limit"):
+        async with show_progress(open_swarm(World().server(), limit=0), file=out):
+            pytest.fail("opened")
+    assert out.getvalue() == ""
+
+
 async def test_errors_leave_the_block_as_they_are(threaded_clock: MockClock) -> None:
     world = World(bad=failing(OpenCodeTurnError("the model failed")))
     with pytest.raises(ExceptionGroup) as info:
@@ -279,6 +287,11 @@ def test_whom_to_show_when_there_is_no_room_for_all() -> None:
         ["a0", "a1", "a2", "a3", "a4"],
     ]
     assert [a.name for a in choose(agents, 4)[1]] == ["a0"]
+
+
+def test_without_room_for_anybody_the_totals_are_shown() -> None:
+    state = SwarmSnapshot(agents=(agent("a", "running"), agent("b", "running")))
+    assert str(picture(state, Budget(), rows=0, width=80)).splitlines()[0].startswith("and 2 more")
 
 
 @pytest.mark.parametrize(

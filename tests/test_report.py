@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -106,6 +107,14 @@ def test_a_step_lasts_from_its_message_to_its_finish() -> None:
     assert span == Span(
         kind="step", title="step: tool-calls", start_s=1, end_s=4, cost_usd=0.5, tokens=100
     )
+
+
+def test_steps_of_old_releases_have_no_message() -> None:
+    story = Story()
+    story.at(1, StepStarted(session_id="ses_1"))
+    for now in (2, 3):  # none is taken for the one before
+        story.at(now, StepFinished(session_id="ses_1", reason="stop", cost=0.5, tokens=USAGE))
+    assert story.told() == [("step", "step: stop", 1, 2), ("step", "step: stop", 2, 3)]
 
 
 def test_a_step_can_fail() -> None:
@@ -491,6 +500,12 @@ def many(number: int) -> Report:
         for n in range(number)
     ]
     return report(*agents)
+
+
+def test_tokens_without_a_price_are_told() -> None:
+    (agent,) = many(1).agents
+    page = parsed(report(attrs.evolve(agent, spent=Spending(0.0, 100, 70))).html())
+    assert "tokens of unknown price 70" in text_of(page)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import attrs
 import pytest
@@ -20,7 +20,7 @@ from opencode_trio._json import Json
 from opencode_trio._live import LiveTurn
 from opencode_trio._options import turn_settings
 from opencode_trio._reconcile import messages_of_turn, messages_since, settle
-from opencode_trio._rules import SessionRules, rule, rules_to_answer, session_rules
+from opencode_trio._rules import SessionRules, check_taken, rule, rules_to_answer, session_rules
 from opencode_trio._schema import schema_of
 from opencode_trio._scopes import check_scope
 from opencode_trio._stored import newest_messages
@@ -186,6 +186,8 @@ def test_answers_to_questions():
     assert reply(QUESTION, Reject("no")).path == "/question/que_1/reject"
     assert refusal(QUESTION).path == "/question/que_1/reject"
     assert refusal(PERMISSION).body == {"reply": "reject"}
+    assert dict(PERMISSION) == {"id": "per_1"}
+    assert len(PERMISSION) == 1
 
 
 @pytest.mark.parametrize(
@@ -424,6 +426,7 @@ class Everything:
     maybe: Leaf | None = None
     pair: tuple[int, ...] = ()
     anything: Any = None
+    note: Annotated[str, "what it means"] = ""
 
 
 @attrs.frozen
@@ -481,6 +484,14 @@ def test_what_is_no_schema_is_refused(kind: Any):
 def test_what_json_cannot_say_is_refused():
     with pytest.raises(OpenCodeConfigError, match="no JSON schema"):
         schema_of(bytes)
+
+
+def test_an_old_opencode_passes_over_permission_rules():
+    rules = [rule("bash", "*", "deny")]
+    check_taken({}, [])
+    check_taken({"permission": [rule("*", "*", "allow"), *rules]}, rules)
+    with pytest.raises(OpenCodeServerError, match="does not take permission rules"):
+        check_taken({"id": "ses_1"}, rules)
 
 
 def test_a_schema_never_reaches_for_the_network():

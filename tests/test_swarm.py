@@ -111,6 +111,8 @@ async def test_what_cannot_be_right_is_refused_at_once(world: World) -> None:
     async with open_swarm(world.server()) as swarm:
         with pytest.raises(OpenCodeConfigError, match="empty"):
             swarm.start_soon(" ")
+        with pytest.raises(OpenCodeConfigError, match="expected text"):
+            swarm.start_soon(7)  # type: ignore[call-overload]
         with pytest.raises(OpenCodeConfigError, match="args"):
             swarm.start_soon("prompt", 1)  # type: ignore[call-overload]
         with pytest.raises(OpenCodeConfigError, match="args"):

@@ -146,6 +146,11 @@ async def test_agents_in_worktrees(repository: Path) -> None:
             swarm.start_soon(write, f"answer {n}\n", worktree=True)
         swarm.start_soon(write, "no worktree\n")
         swarm.start_soon(write, "", worktree=True, workspace=repository.parent)
+    async with open_swarm(world.server(), on_failure="collect") as homeless:
+        homeless.start_soon(write, "", worktree=True)
+    (outcome,) = homeless.outcomes()
+    with pytest.raises(OpenCodeConfigError, match="needs a workspace"):
+        outcome.unwrap()
     outcomes = swarm.outcomes()
     for n in range(4):
         assert f"+answer {n}\n" in (outcomes[n].diff or "")

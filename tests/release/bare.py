@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import metadata, version
 from pathlib import Path
 
@@ -65,7 +66,7 @@ async def check_missing_extras() -> None:
     await fails_for_want_of("progress", show_progress(opencode_trio.open_swarm([]), is_live=True))
 
 
-async def fails_for_want_of(extra: str, opening: object) -> None:
+async def fails_for_want_of(extra: str, opening: AbstractAsyncContextManager[object]) -> None:
     try:
         async with opening:
             pass
