@@ -53,7 +53,7 @@ class Human:
 
         Nothing dismisses them.
         """
-        answers = []
+        answers: list[list[str]] = []
         for question in request.questions:
             options = [option.label for option in question.options]
             listed = "".join(f"  {number}: {label}\n" for number, label in enumerate(options, 1))

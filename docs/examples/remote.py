@@ -57,7 +57,7 @@ async def main(urls: Sequence[str], workspace: str, model: str | None) -> int:
 async def connect_all(stack: AsyncExitStack, urls: Sequence[str]) -> list[OpenCodeServer]:
     """Connect to the servers that answer; they are let go with the stack."""
     password = os.environ.get("OPENCODE_SERVER_PASSWORD")
-    servers = []
+    servers: list[OpenCodeServer] = []
     for url in urls:
         try:
             server = await stack.enter_async_context(connect_server(url, password=password))

@@ -107,7 +107,7 @@ def play(request: ModelRequest) -> ReplyLike:
         patterns = " ".join(f"-e '{habit}'" for habit in HABITS)
         command = f"git grep -n -F {patterns} -- '*.py'"
         return ToolCall("bash", {"command": command, "description": "Look for bad habits"})
-    findings = []
+    findings: list[Finding] = []
     for file, line, code in re.findall(r"(?m)^(.+?):(\d+):(.*)$", request.tool_results[0]):
         severity, problem = next(HABITS[habit] for habit in HABITS if habit in code)
         findings.append(Finding(severity, file, int(line), problem))

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import hypercorn.trio
@@ -51,7 +52,8 @@ class Service:
 
     server: OpenCodeServer
     _places: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(AT_ONCE))
-    _open: set[trio.CancelScope] = attrs.field(factory=set)
+    _open: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope])
+    _ends: float = math.inf
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -69,11 +71,12 @@ class Service:
                     await send({"type": f"lifespan.{moment}.complete"})
 
     async def stop_at_signal(self) -> None:
-        """Wait for a signal; then set all that is open a deadline."""
+        """Wait for a signal; then set everything a deadline."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await anext(signals)
+        self._ends = trio.current_time() + LAST_S
         for scope in self._open:
-            scope.deadline = trio.current_time() + LAST_S
+            scope.deadline = self._ends
 
     async def _serve(self, receive: Receive, send: Send) -> None:
         try:
@@ -85,7 +88,7 @@ class Service:
             await respond(send, 503, {"error": "too much to do"})
             return
         write = await begin_lines(send)
-        with trio.CancelScope() as scope:
+        with trio.CancelScope(deadline=self._ends) as scope:
             self._open.add(scope)
             try:
                 async with while_connected(receive):
@@ -152,7 +155,7 @@ async def begin_lines(send: Send, status: int = 200) -> Send:
 
 
 @asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
+async def while_connected(receive: Receive) -> AsyncGenerator[None]:
     """Cancel the block when the client leaves."""
     async with trio.open_nursery() as nursery:
 
@@ -181,8 +184,10 @@ async def main(model: str, workspace: str, port: int) -> None:
         trio.open_nursery() as nursery,
     ):
         service = Service(server)
-        serve: Any = partial(hypercorn.trio.serve, shutdown_trigger=service.stop_at_signal)
-        [url] = await nursery.start(serve, service, config)
+        serve = cast("Any", hypercorn.trio).serve  # its types are not complete
+        [url] = await nursery.start(
+            partial(serve, service, config, shutdown_trigger=service.stop_at_signal)
+        )
         print(f"ready at {url}", flush=True)
     print("stopped", flush=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from ._script import Script
 @asynccontextmanager
 async def open_run_config(
     model: str, *other_models: str, script: Script, **fields: Any
-) -> AsyncIterator[RunConfig]:
+) -> AsyncGenerator[RunConfig]:
     """Give a program the settings for its model, which may be a stand-in that plays a script.
 
     So one program runs on a real model, and, without a key, on ``scripted/anything``: a scripted
