@@ -9,11 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import trio
 
 from opencode_trio._json import object_of, text_of
+from opencode_trio._scratch import make_scratch, remove_scratch
 from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
 
 SUPPORTED_MAJOR = 1
@@ -138,21 +140,32 @@ def _packaged_version(executable: str) -> str | None:
 
 
 async def _stated_version(path: str) -> str:
-    with trio.move_on_after(PROBE_TIMEOUT_S):
-        answer = await trio.run_process(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            start_new_session=True,
-            deliver_cancel=_kill_group,
-        )
-        said = (answer.stdout.strip() or answer.stderr.strip()).decode(errors="replace")
-        return said.split("\n")[-1][:200]
+    # Releases before 1.15 unpack a library of megabytes even for this, and leave it.
+    scratch = await trio.to_thread.run_sync(make_scratch)
+    try:
+        with trio.move_on_after(PROBE_TIMEOUT_S):
+            return await _ask_version(path, {**os.environ, "BUN_TMPDIR": str(scratch)})
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(remove_scratch, scratch)
     raise OpenCodeVersionError(
         f"{path!r} is not opencode, or hangs: no answer to --version in {PROBE_TIMEOUT_S} s"
     )
+
+
+async def _ask_version(path: str, env: Mapping[str, str]) -> str:
+    answer = await trio.run_process(
+        [path, "--version"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        start_new_session=True,
+        deliver_cancel=_kill_group,
+    )
+    said = (answer.stdout.strip() or answer.stderr.strip()).decode(errors="replace")
+    return said.split("\n")[-1][:200]
 
 
 async def _kill_group(process: trio.Process) -> None:

@@ -444,6 +444,17 @@ async def test_a_binary_that_hangs_is_no_opencode(tmp_path, workspace, monkeypat
     assert not processes_with("sleep 5678.75")
 
 
+async def test_what_a_binary_unpacks_to_tell_its_version_is_taken_away(tmp_path):
+    fake = fake_opencode(tmp_path / "bin")
+    unpack = f'echo "$BUN_TMPDIR" > "{tmp_path}/where"; touch "$BUN_TMPDIR/.library.so"\n'
+    script = Path(fake.path).read_text().replace("#!/bin/sh\n", "#!/bin/sh\n" + unpack)
+    Path(fake.path).write_text(script)
+    assert await probe_version(fake.path) == "1.18.33"
+    where = Path((tmp_path / "where").read_text().strip())
+    assert where.parent == Path(tempfile.gettempdir())
+    assert not where.exists()
+
+
 async def test_a_binary_that_hangs_can_be_cancelled(tmp_path, workspace):
     path = tmp_path / "opencode"
     path.write_text("#!/bin/sh\nsleep 1234.5 & wait\n")
