@@ -153,6 +153,14 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/bench/run.py", *options, env=provide(session))
 
 
+@nox.session(default=False, reuse_venv=True)
+def chaos(session: nox.Session) -> None:
+    """Soak under random faults, five minutes; -- --minutes 20 --seed 3."""
+    session.install("-q", "-e", EVERYTHING, *group("test"))
+    program = ["-m", "chaos", *session.posargs]
+    session.run("python", *program, env=provide(session) | {"PYTHONPATH": str(HERE / "tests")})
+
+
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Check style and the rules of trio. -- --fix repairs what can be repaired."""

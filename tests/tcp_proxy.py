@@ -18,16 +18,25 @@ class Connection:
     client: trio.SocketStream
     server: trio.SocketStream
     request: bytes = b""
+    is_answered: bool = False
     is_muted: bool = False
+
+    def waits_for(self, method: str, ending: str) -> bool:
+        """Whether the answer is missing to a request with this method and end of its path."""
+        asked, target = (*self.request.split(b" ", 2), b"", b"")[:2]
+        is_it = asked == method.encode() and target.partition(b"?")[0].endswith(ending.encode())
+        return is_it and not self.is_answered
 
     async def upward(self) -> None:
         async for data in self.client:
-            if data.startswith((b"GET ", b"POST ")):
+            if data.startswith((b"GET ", b"POST ", b"PATCH ", b"DELETE ")):
                 self.request = bytes(data)
+                self.is_answered = False
             await self.server.send_all(data)
 
     async def downward(self) -> None:
         async for data in self.server:
+            self.is_answered = True
             if not self.is_muted:
                 await self.client.send_all(data)
 
@@ -68,7 +77,11 @@ class Proxy:
             await trio.aclose_forcefully(client)
             return
         where = urlsplit(self.target)
-        server = await trio.open_tcp_stream(str(where.hostname), where.port or 80)
+        try:
+            server = await trio.open_tcp_stream(str(where.hostname), where.port or 80)
+        except OSError:  # it has ended
+            await trio.aclose_forcefully(client)
+            return
         connection = Connection(client, server)
         self.connections.append(connection)
         async with client, server, trio.open_nursery() as nursery:

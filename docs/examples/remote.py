@@ -1,7 +1,7 @@
 """A swarm over several servers that run elsewhere: see docs/remote.md for how to run them.
 
     export OPENCODE_SERVER_PASSWORD=...
-    python docs/examples/remote.py --workspace /work/repo https://one.example https://two.example
+    python docs/examples/remote.py --workspace /srv/repo https://one.example https://two.example
 
 The tasks are lines of the standard input.  Agents are spread over the servers; when one of these
 dies, its agents begin again on the others.
