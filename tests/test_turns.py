@@ -479,8 +479,13 @@ async def test_subagents_of_former_turns_are_left_alone(autojump_clock: trio.tes
             agent.busy.add("ses_kid1")  # it works on, in the background
             agent.server.say(fake.status("ses_kid1", "busy"))
             await settled()
+
+            def abort(call: Any) -> bool:
+                agent.busy.discard("ses_kid1")
+                return True
+
             agent.server.routes = {
-                r"POST /session/ses_kid1/abort": lambda call: not agent.busy.discard("ses_kid1"),
+                r"POST /session/ses_kid1/abort": abort,
                 **agent.server.routes,
             }
         aborted = {call.path for call in agent.server.called(r"POST /session/\w+/abort")}

@@ -20,10 +20,11 @@ import trio
 from bench.benchmark import Benchmark, Setup, in_turns
 from bench.rows import Row
 from opencode_trio._background import open_background
+from opencode_trio._course import TurnPlan, open_course
 from opencode_trio._endpoints import prompt
 from opencode_trio._http import HttpApi
 from opencode_trio._link import Link
-from opencode_trio._turns import TurnPlan, open_turn
+from opencode_trio._turns import Turn
 from opencode_trio.events import TextDelta
 
 EVENTS = 100_000
@@ -124,7 +125,8 @@ async def through_us(data: bytes, count: int) -> None:
     plan = TurnPlan(root=ROOT, directory="/srv", message_id=QUESTION, call=call)
     async with client(data) as http, open_background() as tasks:
         link = Link(HttpApi(http), url="http://replay", tasks=tasks)
-        async with open_turn(link, plan) as turn:
+        async with open_course(link, plan) as course:
+            turn = Turn(course)
             tasks.start_soon(link.bus.run)
             async for event in turn:
                 if isinstance(event, TextDelta):

@@ -15,7 +15,7 @@ from chaos.stage import Stage
 from chaos.turns import conclude
 from chaos.witness import Witness
 from opencode_trio import Graces, OpenCodeSession
-from opencode_trio._turns import STOP_S
+from opencode_trio._work import STOP_S
 
 BOUND_S = STOP_S + Graces().total_s + 5.0
 """The abort, the end of the server without its help, and a busy machine."""

@@ -136,7 +136,7 @@ async def _run(stage: Stage, plan: SingleRun) -> None:
 
 async def _disturb(plan: SingleRun, call: RunCall, path: Path, killed: list[int]) -> None:
     if plan.log == "removed":
-        while not path.exists():  # noqa: ASYNC110 - files ring no bell
+        while not path.exists():
             await trio.sleep(0.01)
         path.unlink()
     if plan.kill_at is not None:

@@ -157,7 +157,7 @@ class Soak:
         with watch.watching(f"{plan.number}: {plan}"):
             try:
                 await play(stage, plan)
-            except Exception as exc:  # noqa: BLE001 - a violation, whatever it is
+            except Exception as exc:
                 text = "".join(traceback.format_exception(exc))
                 stage.complain(f"act {plan.number}: {text}")
 

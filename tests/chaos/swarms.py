@@ -50,7 +50,7 @@ class Show:
             self.witnesses[take.mark] = Witness(take.mark, take.plot, self.stage.complain, crash_at)
         try:
             await self._open()
-        except* Exception as group:  # noqa: BLE001 - looked at
+        except* Exception as group:
             self._check_group(group)
         finally:
             for witness in self.witnesses.values():

@@ -72,7 +72,7 @@ class Player:
         self.stage.note(f"{self.take.mark} {self.take.plot_name}, {self.take.twist}: {self.call}")
         try:
             outcome = await TWISTS[self.take.twist](self)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is the end
+        except Exception as exc:
             text = "".join(traceback.format_exception(exc))[-6000:]
             partial = exc.partial if isinstance(exc, OpenCodeError) else self.result
             return end_of(exc), partial, text
@@ -156,7 +156,7 @@ class Player:
             nursery.start_soon(other)
             try:
                 outcome = await self.run()
-            except Exception as exc:  # noqa: BLE001 - raised below, outside of the nursery
+            except Exception as exc:
                 failure = exc
             nursery.cancel_scope.cancel()
         if failure is not None:
