@@ -16,7 +16,11 @@ import trio
 
 from opencode_trio._json import object_of, text_of
 from opencode_trio._scratch import make_scratch, remove_scratch
-from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
+from opencode_trio.errors import (
+    OpenCodeBinaryNotFoundError,
+    OpenCodeConfigError,
+    OpenCodeVersionError,
+)
 
 SUPPORTED_MAJOR = 1
 """2.x has another HTTP surface, another event vocabulary, and a ``run`` that joins a service which
@@ -141,7 +145,10 @@ def _packaged_version(executable: str) -> str | None:
 
 async def _stated_version(path: str) -> str:
     # Releases before 1.15 unpack a library of megabytes even for this, and leave it.
-    scratch = await trio.to_thread.run_sync(make_scratch)
+    try:
+        scratch = await trio.to_thread.run_sync(make_scratch)
+    except OSError as exc:
+        raise OpenCodeConfigError(f"the temporary directory: cannot be used: {exc}") from exc
     try:
         with trio.move_on_after(PROBE_TIMEOUT_S):
             return await _ask_version(path, {**os.environ, "BUN_TMPDIR": str(scratch)})
