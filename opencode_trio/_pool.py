@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from opencode_trio._background import open_background
+from opencode_trio._rules import asks_something
 from opencode_trio._scopes import OF_A_TURN
 from opencode_trio._workspace import StrPath, checked_workspace
 from opencode_trio.config import RunConfig
@@ -256,9 +257,13 @@ def server_config(cfg: RunConfig) -> RunConfig:
 
     ``small_model`` is left as it is: the default it takes from the model is for titles, and
     sessions have one.
+
+    Permissions are a session's own, unless something is to be asked: of a session's rules opencode
+    hands down to its subagents what is denied, and they would do the rest without asking.
     """
     default = RunConfig()
-    return attrs.evolve(cfg, **{name: getattr(default, name) for name in OF_A_TURN})
+    own = OF_A_TURN - {"permission"} if asks_something(cfg) else OF_A_TURN
+    return attrs.evolve(cfg, **{name: getattr(default, name) for name in own})
 
 
 def resident_bytes(pid: int | None) -> int:

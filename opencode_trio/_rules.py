@@ -44,6 +44,11 @@ def session_rules(cfg: RunConfig) -> list[Json]:
     return [*broad, *_tool_rules(cfg.tools or {}), *narrow]
 
 
+def asks_something(cfg: RunConfig) -> bool:
+    """Whether a configuration has anything asked."""
+    return any(rule["action"] == "ask" for rule in session_rules(cfg))
+
+
 def _rules_of(name: str, setting: Any) -> list[Json]:
     if is_mapping(setting):
         return [rule(name, pattern, action) for pattern, action in setting.items()]

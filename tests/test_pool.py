@@ -77,6 +77,17 @@ def test_a_key_is_a_value() -> None:
     assert server_config(one) != server_config(RunConfig())
 
 
+@pytest.mark.parametrize(
+    "asking", ["ask", {"bash": "ask"}, {"bash": {"*": "allow", "rm *": "ask"}}]
+)
+def test_what_is_to_be_asked_belongs_to_the_server(asking: Any) -> None:
+    """Of a session's rules subagents get but the denials, and would not ask."""
+    asks = server_config(RunConfig(permission=asking))
+    assert asks == server_config(RunConfig(model="a/b", permission=asking))
+    assert asks != server_config(RunConfig(permission={"bash": "deny"}))
+    assert server_config(RunConfig(permission={"bash": "deny"})) == server_config(RunConfig())
+
+
 async def test_a_failed_start_fails_all_who_wait_each_with_an_error_of_its_own(
     autojump_clock: MockClock, world: World, tmp_path: Path
 ) -> None:

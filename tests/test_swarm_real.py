@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from opencode_trio._task import AgentTask
+from opencode_trio.asks import PermissionRequest
 from opencode_trio.client import AsyncOpenCodeClient
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeLimitError, OpenCodeServerError, OpenCodeTurnError
@@ -250,6 +251,30 @@ async def test_a_worktree_for_each_agent(opencode_binary: str, tmp_path: Path) -
     for n, outcome in enumerate(swarm.outcomes()):
         assert f"-before\n+agent {n}\n" in (outcome.diff or "")
     assert (tmp_path / "file").read_text() == "before\n"
+
+
+async def test_subagents_ask_as_their_agent_does(opencode_binary: str, tmp_path: Path) -> None:
+    programs = {
+        "delegate": [
+            ToolCall("task", {"description": "sub", "subagent_type": "general", "prompt": "sub"}),
+            "done",
+        ],
+        "sub": [bash("touch made"), "sub done"],
+    }
+    asked: list[int] = []
+
+    def refuse(request: PermissionRequest) -> str:
+        asked.append(request.depth)
+        return "reject"
+
+    async with (
+        open_scripted_model(Programs(programs)) as model,
+        open_swarm(AsyncOpenCodeClient(opencode_binary), workspace=tmp_path) as swarm,
+    ):
+        cfg = model.run_config(snapshot=False, permission={"*": "allow", "bash": "ask"})
+        await swarm.start_soon("delegate", run_cfg=cfg, on_permission=refuse).result()
+    assert asked == [1]
+    assert not (tmp_path / "made").exists()
 
 
 async def test_a_denial_holds_for_subagents(opencode_binary: str, tmp_path: Path) -> None:
