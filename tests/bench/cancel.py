@@ -80,8 +80,10 @@ async def cancel_turns(client: AsyncOpenCodeClient, watch: Stopwatch, count: int
 
     cfg = watch.model.run_config(snapshot=False)
     async with client.open_server(at, run_cfg=cfg, warm=True) as server:
-        for _ in range(count):
+        for _ in range(1 + count):
             await watch(lambda: under_way(server))
+    # A server's first turn is another thing: it goes on preparing while it answers.
+    del watch.quiet[0], watch.left[0]
 
 
 async def cancel_runs(client: AsyncOpenCodeClient, watch: Stopwatch, count: int, at: Path) -> None:
