@@ -164,7 +164,7 @@ if TYPE_CHECKING:
         open_swarm,
     )
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # A name is imported when it is first asked for: a program that runs agents does not pay for
 # servers, and one that only reads events pays for neither.
