@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from opencode_trio._task import AgentTask
-from opencode_trio.asks import PermissionRequest
+from opencode_trio.asks import PermissionAnswer, PermissionRequest
 from opencode_trio.client import AsyncOpenCodeClient
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeLimitError, OpenCodeServerError, OpenCodeTurnError
@@ -263,7 +263,7 @@ async def test_subagents_ask_as_their_agent_does(opencode_binary: str, tmp_path:
     }
     asked: list[int] = []
 
-    def refuse(request: PermissionRequest) -> str:
+    def refuse(request: PermissionRequest) -> PermissionAnswer:
         asked.append(request.depth)
         return "reject"
 
