@@ -31,6 +31,7 @@ class Output(Protocol):
     @property
     def destination(self) -> int | IO[bytes]:
         """What the child is started with."""
+        ...
 
     def attach(self, stream: trio.abc.ReceiveStream | None) -> None:
         """Know our end of the pipe, if there is one."""
@@ -40,6 +41,7 @@ class Output(Protocol):
 
         **Cancellation**: loses nothing.
         """
+        ...
 
     def end(self) -> None:
         """Know that the child has ended."""

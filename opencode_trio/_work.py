@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
@@ -144,7 +144,7 @@ class Work(Generic[T]):
 
 
 @contextmanager
-def ended_in_time(stored: StoredTurn) -> Iterator[None]:
+def ended_in_time(stored: StoredTurn) -> Generator[None]:
     """Shield the end of work, and bound it: a server of ours that does not obey is ended."""
     with trio.move_on_after(STOP_S, shield=True) as scope:
         yield
