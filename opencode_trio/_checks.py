@@ -23,10 +23,15 @@ def refusal(field: str, problem: str) -> OpenCodeConfigError:
     return OpenCodeConfigError(f"RunConfig.{field}: {problem}")
 
 
+def shown(value: object) -> str:
+    """Write what was given instead: of text and collections, which may hold secrets, the type."""
+    return repr(value) if not value or isinstance(value, int | float) else type(value).__name__
+
+
 def is_string(field: str, value: object, *, errors: str = "strict") -> None:
     """Check for text that can leave Python; as for `str.encode`, `errors` says what more may."""
     if not isinstance(value, str):
-        raise refusal(field, f"expected a string, got {value!r}")
+        raise refusal(field, f"expected a string, got {shown(value)}")
     if "\0" in value:
         raise refusal(field, "holds a NUL byte, which no command line or environment can carry")
     try:
@@ -59,14 +64,14 @@ def is_count(field: str, value: object) -> None:
 
 def is_texts(field: str, value: object) -> None:
     if not is_list(value):
-        raise refusal(field, f"expected a list of strings, got {value!r}")
+        raise refusal(field, f"expected a list of strings, got {shown(value)}")
     for index, item in enumerate(value):
         is_string(f"{field}[{index}]", item)
 
 
 def mapping_of(field: str, value: object) -> Mapping[object, object]:
     if not is_mapping(value):
-        raise refusal(field, f"expected a mapping, got {value!r}")
+        raise refusal(field, f"expected a mapping, got {shown(value)}")
     return value
 
 
@@ -114,7 +119,9 @@ def check_actions(value: object, path: str, *, allow_ask: bool) -> None:
 def is_environment(field: str, value: object) -> None:
     for name, setting in mapping_of(field, value).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise refusal(field, f"{name!r} cannot name an environment variable")
+            # Who wrote NAME=value meant a value, too.
+            begun = re.sub("=.+", "=...", name, flags=re.DOTALL) if isinstance(name, str) else name
+            raise refusal(field, f"{begun!r} cannot name an environment variable")
         is_string(field, name, errors=OS_BYTES)
         is_string(f"{field}[{name!r}]", setting, errors=OS_BYTES)
 
@@ -128,7 +135,7 @@ def is_flags(field: str, value: object) -> None:
             raise refusal(field, f"{flag!r} cannot be set: {OWNED_FLAGS[flag]}")
         for item in setting if is_sequence(setting) else [setting]:
             if not isinstance(item, str | int | float | None):
-                raise refusal(f"{field}[{flag!r}]", f"cannot be a flag's value: {item!r}")
+                raise refusal(f"{field}[{flag!r}]", f"cannot be a flag's value: {shown(item)}")
             is_string(f"{field}[{flag!r}]", str(item), errors=OS_BYTES)
 
 

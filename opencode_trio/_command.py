@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from opencode_trio._host_config import expand_home, render_config
-from opencode_trio._json import is_sequence
+from opencode_trio._json import Json, is_sequence
 from opencode_trio._untrusted import LOCKS
 from opencode_trio.config import RunConfig
 
@@ -46,12 +46,19 @@ def _flag(key: str, value: Any) -> list[str]:
     return [flag, str(value)] if len(key) == 1 else [f"{flag}={value}"]
 
 
+def configuration(run_cfg: RunConfig, *, home: str | None = None) -> Json:
+    """Build the configuration that opencode is given; `home` as in `settings_environment`."""
+    config = run_cfg.build_opencode_config_dict()
+    return config if home is None else expand_home(config, home)
+
+
 def settings_environment(
     run_cfg: RunConfig,
     base: Mapping[str, str],
     *,
     cwd: str | PurePath | None = None,
     home: str | None = None,
+    without_config: bool = False,
 ) -> dict[str, str]:
     """Lay the settings over an environment; `RunConfig.extra_env` has the last word.
 
@@ -61,11 +68,10 @@ def settings_environment(
         cwd: the workspace.  opencode takes ``PWD`` for it, rather than its working directory.
         home: the host's home directory, when the child is given one of its own: ``~/`` in the
             settings means the host's.
+        without_config: leave out what is opencode's configuration.
     """
     env = dict(base)
-    config = run_cfg.build_opencode_config_dict()
-    if config:
-        config = config if home is None else expand_home(config, home)
+    if not without_config and (config := configuration(run_cfg, home=home)):
         env["OPENCODE_CONFIG_CONTENT"] = render_config(config)
     if run_cfg.disable_autoupdate:
         env["OPENCODE_DISABLE_AUTOUPDATE"] = "1"

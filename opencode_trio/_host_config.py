@@ -15,6 +15,7 @@ from typing import Any
 
 from opencode_trio._json import (
     Json,
+    is_list,
     is_mapping,
     is_object,
     is_sequence,
@@ -80,15 +81,45 @@ def provider_config(
         home: What ``~/`` means in ``{file:~/...}``.
         environ: What ``{env:NAME}`` means *inside a path*; elsewhere it is left to the child.
     """
+    kept = {key: config[key] for key in PROVIDER_KEYS if key in config}
+    return _anchored(kept, directory=directory, home=home, environ=environ)
 
+
+def settings_file(
+    config: Mapping[str, Any], *, directory: str, home: str, environ: Mapping[str, str]
+) -> Json:
+    """Write settings such that they mean in a file what they mean in a variable.
+
+    Args:
+        config: Settings, as they would go into ``OPENCODE_CONFIG_CONTENT``.
+        directory: Where opencode works, which is where their relative paths start.
+        home: What ``~/`` means in ``{file:~/...}``.
+        environ: What ``{env:NAME}`` means inside a path.
+    """
+    rewritten = _anchored(config, directory=directory, home=home, environ=environ)
+    if is_sequence(plugins := rewritten.get("plugin")):
+        rewritten["plugin"] = [_anchored_plugin(plugin, directory) for plugin in plugins]
+    # Without it opencode adds it to the file.
+    return {"$schema": "https://opencode.ai/config.json", **rewritten}
+
+
+def _anchored(
+    config: Mapping[str, Any], *, directory: str, home: str, environ: Mapping[str, str]
+) -> Json:
     def absolute(match: re.Match[str]) -> str:
         path = _ENV.sub(lambda name: environ.get(name[1], ""), match[1])
         path = _below_home(path, home)
         return f"{{file:{os.path.normpath(os.path.join(directory, path))}}}"  # noqa: PTH118 - pure
 
-    kept = {key: config[key] for key in PROVIDER_KEYS if key in config}
-    rewritten: Json = _map_strings(kept, lambda text: _FILE.sub(absolute, text))
+    rewritten: Json = _map_strings(config, lambda text: _FILE.sub(absolute, text))
     return rewritten
+
+
+def _anchored_plugin(plugin: Any, directory: str) -> Any:
+    if is_list(plugin) and plugin:  # with its options
+        return [_anchored_plugin(plugin[0], directory), *plugin[1:]]
+    is_relative = isinstance(plugin, str) and plugin.startswith(("./", "../"))
+    return os.path.join(directory, plugin) if is_relative else plugin  # noqa: PTH118 - pure
 
 
 def variables_of(config: Mapping[str, Any]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import trio
 
 from opencode_trio._endpoints import Call, UnexpectedAnswerError, an_object, failure_text
 from opencode_trio._json import Json
+from opencode_trio._redact import NOTHING_KNOWN, Redactor
 from opencode_trio.errors import OpenCodeServerError
 
 T = TypeVar("T")
@@ -33,14 +34,19 @@ stream, whose liveness its heartbeat tells."""
 
 @asynccontextmanager
 async def open_api(
-    url: str, *, password: str | None, username: str, tls: ssl.SSLContext | bool = True
+    url: str,
+    *,
+    password: str | None,
+    username: str,
+    tls: ssl.SSLContext | bool = True,
+    redactor: Redactor = NOTHING_KNOWN,
 ) -> AsyncGenerator[HttpApi]:
     """Open a pool of connections to a server; nothing is sent yet.
 
     Raises:
         OpenCodeServerError: the address is none.
     """
-    with _mapped_errors("the address", url):
+    with _mapped_errors("the address", url, redactor):
         client = httpx.AsyncClient(
             base_url=url,
             auth=httpx.BasicAuth(username, password) if password is not None else None,
@@ -52,14 +58,15 @@ async def open_api(
             verify=tls,
         )
     async with client:
-        yield HttpApi(client)
+        yield HttpApi(client, redactor)
 
 
 class HttpApi:
     """A server's interface."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, redactor: Redactor = NOTHING_KNOWN) -> None:
         self._client = client
+        self._redactor = redactor
 
     async def call(self, call: Call[T]) -> T:
         """Send a call and read its answer.
@@ -70,15 +77,17 @@ class HttpApi:
         **Cancellation**: drops the connection; what the server began, it goes on with.
         """
         what = f"{call.method} {call.path}"
-        with _mapped_errors(what, str(self._client.base_url)):
+        with _mapped_errors(what, str(self._client.base_url), self._redactor):
             response = await self._client.send(self._request(call))
-            answer = _json_of(response)
+            answer = self._scrubbed(response.text, _json_of(response))
             if response.is_success and answer is not _NO_JSON:
                 return call.read(answer)
-        raise OpenCodeServerError(
-            f"{what}: {response.status_code}, {_explain(response, answer)}",
-            status_code=response.status_code,
-        )
+        text = f"{what}: {response.status_code}, {_explain(response, answer)}"
+        raise OpenCodeServerError(self._redactor.text(text), status_code=response.status_code)
+
+    def _scrubbed(self, text: str, parsed: Any) -> Any:
+        """Take secrets out of what a record tells of failures, if there are any."""
+        return self._redactor.record(parsed) if self._redactor.is_needed(text) else parsed
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         request = self._client.build_request(
@@ -99,15 +108,17 @@ class HttpApi:
             OpenCodeServerError: from opening as from reading, when the stream breaks.
         """
         path = "/global/event"
-        with _mapped_errors(f"GET {path}", str(self._client.base_url)):
+        with _mapped_errors(f"GET {path}", str(self._client.base_url), self._redactor):
             async with httpx_sse.aconnect_sse(self._client, "GET", path, timeout=PATIENT) as source:
                 if source.response.is_error:
                     await source.response.aread()
                     status = source.response.status_code
-                    text = failure_text(status, _json_of(source.response))
-                    raise OpenCodeServerError(f"GET {path}: {status}, {text}", status_code=status)
+                    text = (
+                        f"GET {path}: {status}, {failure_text(status, _json_of(source.response))}"
+                    )
+                    raise OpenCodeServerError(self._redactor.text(text), status_code=status)
                 # Closed by us: an abandoned generator would be closed by nobody.
-                async with aclosing(_records(source)) as records:
+                async with aclosing(_records(source, self._scrubbed)) as records:
                     yield records
 
 
@@ -135,13 +146,15 @@ class _Chunks(AsyncIterator[bytes]):
         raise StopAsyncIteration
 
 
-async def _records(source: httpx_sse.EventSource) -> AsyncGenerator[Json, None]:
+async def _records(
+    source: httpx_sse.EventSource, scrub: Callable[[str, Json], Json]
+) -> AsyncGenerator[Json, None]:
     frames = source.aiter_sse()
     try:
         async for frame in frames:
             # After a comment line httpx-sse gives an event without data, once it has seen an id.
             if frame.data:
-                yield _record(frame.data)
+                yield scrub(frame.data, _record(frame.data))
     finally:
         await _end(frames)
 
@@ -189,13 +202,14 @@ def _explain(response: httpx.Response, answer: object) -> str:
 
 
 @contextmanager
-def _mapped_errors(what: str, url: str) -> Generator[None]:
+def _mapped_errors(what: str, url: str, redactor: Redactor) -> Generator[None]:
     try:
         yield
     except (httpx.RequestError, httpx.InvalidURL) as exc:
-        raise OpenCodeServerError(f"{what}: no answer from {url}: {_reason(exc)}") from exc
+        text = f"{what}: no answer from {url}: {_reason(exc)}"
+        raise OpenCodeServerError(redactor.text(text)) from exc
     except UnexpectedAnswerError as exc:
-        raise OpenCodeServerError(f"{what}: {exc}", status_code=200) from exc
+        raise OpenCodeServerError(redactor.text(f"{what}: {exc}"), status_code=200) from exc
 
 
 def _reason(error: BaseException) -> str:

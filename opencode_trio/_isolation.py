@@ -25,6 +25,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -35,6 +36,7 @@ from opencode_trio._host_config import (
     render_config,
     variables_of,
 )
+from opencode_trio._redact import NOTHING_KNOWN, Redactor
 from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
 
 _log = logging.getLogger("opencode_trio")
@@ -68,6 +70,8 @@ class ChildHome:
     """The child's whole environment."""
     elsewhere: Path | None = None
     """An empty directory to start it in, if not in its workspace."""
+    redactor: Redactor = NOTHING_KNOWN
+    """Knows the secrets that it is given."""
 
 
 def prepare_child_home(
@@ -76,6 +80,7 @@ def prepare_child_home(
     inherit_user_config: bool,
     isolate_db: bool,
     data_home: Path | None,
+    settings: Mapping[str, Any] | None = None,
     starts_elsewhere: bool = False,
 ) -> ChildHome:
     """Make the scratch directory of a child, and the environment that points into it.
@@ -85,6 +90,7 @@ def prepare_child_home(
         inherit_user_config: Leave the host's config, state and ``OPENCODE_*`` as they are.
         isolate_db: Give the child a data directory (database, sessions, logs) in the scratch.
         data_home: Use this data directory instead; made if it is missing, and never removed.
+        settings: Write these as a config file that opencode reads after the project's.
         starts_elsewhere: Make a directory for it to start in.
 
     Raises:
@@ -107,6 +113,8 @@ def prepare_child_home(
             own_data=data is not None,
             asked_for=asked_for,
         )
+        if settings is not None:
+            moved["OPENCODE_CONFIG_DIR"] = str(_write_settings(scratch, settings))
         elsewhere = _make_elsewhere(scratch) if starts_elsewhere else None
     except BaseException:
         remove_scratch(scratch)
@@ -216,15 +224,33 @@ def _copy_providers(host: _Host, scratch: Path) -> frozenset[str]:
         (host.config / "opencode", scratch / "config" / "opencode", _GLOBAL_FILES),
         (host.setup_home / ".opencode", scratch / "home" / ".opencode", _HOME_FILES),
     ):
-        _make_private(copy)
-        _make_private(copy / "node_modules")
-        (copy / "package-lock.json").write_text(json.dumps(_INSTALLED), encoding="utf-8")
+        _make_config_directory(copy)
         for name in names:
             text, variables = _read_providers(host, source / name)
             asked_for |= variables
             if text is not None:
                 (copy / name).write_text(text, encoding="utf-8")
     return frozenset(asked_for)
+
+
+def _make_config_directory(folder: Path) -> Path:
+    _make_private(folder)
+    _make_private(folder / "node_modules")
+    (folder / "package-lock.json").write_text(json.dumps(_INSTALLED), encoding="utf-8")
+    return folder
+
+
+def _write_settings(scratch: Path, settings: Mapping[str, Any]) -> Path:
+    """Write settings where opencode looks last, of all that it reads before an administrator's.
+
+    In a variable they would be in the environment of each MCP server and each command of the agent,
+    keys and all, and could not be longer than 128 KiB.
+    """
+    folder = _make_config_directory(scratch / "RunConfig")
+    file = folder / "opencode.json"
+    file.touch(mode=0o600)
+    file.write_text(render_config(settings), encoding="utf-8")
+    return folder
 
 
 def _read_providers(host: _Host, file: Path) -> tuple[str | None, frozenset[str]]:

@@ -46,6 +46,7 @@ class Child:
         output: Output,
         keeper: Keeper,
         on_stderr: Callable[[Child], None],
+        redact: Callable[[str], str],
     ):
         self.pid: int = process.pid
         """The child's own pid."""
@@ -57,6 +58,7 @@ class Child:
         self._process = process
         self._keeper = keeper
         self._on_stderr = on_stderr
+        self._redact = redact
         self._exited = trio.Event()
         self._stderr_ended = trio.Event()
         self._tail = b""
@@ -68,8 +70,11 @@ class Child:
 
     @property
     def stderr_tail(self) -> str:
-        """The end of what it wrote to stderr."""
-        return self._tail.decode(errors="replace")
+        """The end of what it wrote to stderr, without secrets."""
+        tail = self._tail
+        if len(tail) == STDERR_TAIL_BYTES:  # half a secret at its beginning would not be known
+            tail = tail.partition(b"\n")[2] or tail
+        return self._redact(tail.decode(errors="replace"))
 
     def let_go(self) -> None:
         """Begin to end the family; leaving the block waits for it."""
@@ -154,6 +159,7 @@ async def open_child(
     scratch: Path,
     stdin: bytes = b"",
     on_stderr: Callable[[Child], None] = lambda _: None,
+    redact: Callable[[str], str] = str,
     make_output: Callable[[], Output] = Pipe,
     graces: Graces = DEFAULT_GRACES,
     make_keeper: MakeKeeper | None = None,
@@ -167,6 +173,7 @@ async def open_child(
         scratch: a directory to remove once the family has ended; ours from this call on.
         stdin: written to it, and closed.
         on_stderr: called with the child whenever its stderr has grown; must not raise.
+        redact: takes secrets out of its stderr.
         make_output: makes what its stdout is read from.
         graces: how patient the ending is.
         make_keeper: makes the `Keeper`; by default the best that the platform has.
@@ -186,7 +193,7 @@ async def open_child(
     except BaseException:
         await _remove(scratch)
         raise
-    child = Child(process, output, keeper, on_stderr)
+    child = Child(process, output, keeper, on_stderr, redact)
     over = trio.Event()
     failure: BaseException | None = None
     has_started = False
@@ -285,8 +292,8 @@ def _not_started(why: NotStarted, cwd: Path) -> OpenCodeError:
     match why.errno:
         case errno.E2BIG:
             return OpenCodeConfigError(
-                "arguments and environment are too long for the system; a large configuration "
-                "(RunConfig.config_overrides, mcp, permission) belongs into a file"
+                "arguments and environment are too long for the system; what is long in them "
+                "(RunConfig.extra_env, cli_kwargs) belongs into a file"
             )
         case errno.ENOENT | errno.EACCES | errno.ENOEXEC | errno.ENOTDIR | errno.EPERM:
             return OpenCodeBinaryNotFoundError(f"cannot start {why.filename}: {why.strerror}")

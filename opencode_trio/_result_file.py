@@ -14,6 +14,7 @@ import attrs
 
 from opencode_trio._agent import Outcome
 from opencode_trio._json import Json
+from opencode_trio._redact import masked
 from opencode_trio._task_file import BatchTask, read_object
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.results import is_result
@@ -68,7 +69,7 @@ def open_results(path: Path) -> Generator[ResultFile]:
         OpenCodeConfigError: it cannot be opened, holds something else, or another run has it.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise OpenCodeConfigError(f"{path}: {exc.strerror}") from exc
     try:
@@ -146,8 +147,13 @@ def record_of(task: BatchTask, outcome: Outcome) -> Json:
         "unpriced_tokens": outcome.spent.unpriced_tokens,
         "attempts": outcome.attempts,
         "duration_s": round(outcome.duration_s, 3),
-        "task": task.given,
+        "task": _without_secrets(task.given),
     }
+
+
+def _without_secrets(given: Json) -> Json:
+    settings = {"run_cfg": masked(given["run_cfg"])} if "run_cfg" in given else {}
+    return given | settings
 
 
 def encode(record: Json) -> bytes:

@@ -18,6 +18,7 @@ from opencode_trio._json import text_of
 from opencode_trio._lines import MAX_LINE_BYTES, LineFramer, LineTooLongError
 from opencode_trio._output import Spool
 from opencode_trio._process import Child, open_child
+from opencode_trio._redact import NOTHING_KNOWN, Redactor
 from opencode_trio._run_end import AGENT_FALLBACK, end_of_run, failure_of_run, plain
 from opencode_trio._run_wire import parse_event_line, run_event
 from opencode_trio._turn import OVER, StopReason
@@ -34,6 +35,10 @@ SETTLE_S = 10.0
 open handles have kept it for ever."""
 
 
+OPENCODES_OWN_WORDS = {"error", "diagnostic"}
+"""Types of records that say nothing of the model's or a tool's, so that secrets can be taken out."""
+
+
 @attrs.frozen
 class RunPlan:
     """Everything that one run needs, as values."""
@@ -44,6 +49,7 @@ class RunPlan:
     """Where it starts."""
     env: Mapping[str, str] = attrs.field(repr=False)
     scratch: Path
+    redactor: Redactor = NOTHING_KNOWN
     max_steps: int | None = None
     max_line_bytes: int = MAX_LINE_BYTES
 
@@ -145,8 +151,12 @@ class Run(trio.abc.ReceiveChannel[Event]):
         self._child.let_go()
 
     def _take(self, line: str) -> None:
+        record = parse_event_line(line)
+        if text_of(record, "type") in OPENCODES_OWN_WORDS:
+            line = self._plan.redactor.text(line)
+            record = parse_event_line(line)
         self._lines.append(line)
-        self._ready.append(run_event(parse_event_line(line)))
+        self._ready.append(run_event(record))
 
     def _deliver(self, event: Event) -> Event:
         if self._log is not None:
@@ -182,7 +192,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
     def _described(self, error: OpenCodeError) -> OpenCodeError:
         error.partial = self.result
         error.stderr = error.partial.stderr
-        error.argv = tuple(self._plan.argv)
+        error.argv = tuple(map(self._plan.redactor.text, self._plan.argv))
         return error
 
     def leave(self) -> None:
@@ -208,6 +218,7 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator
         env=plan.env,
         scratch=plan.scratch,
         stdin=plan.prompt,
+        redact=plan.redactor.text,
         make_output=Spool,
         on_stderr=_stop_wrong_agent,
     ) as child:

@@ -24,6 +24,7 @@ from opencode_trio._lines import LineFramer
 from opencode_trio._link import Link
 from opencode_trio._process import Child, open_child
 from opencode_trio._project_files import check_project
+from opencode_trio._redact import password_forms
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeProcessError, OpenCodeServerError
 
@@ -102,12 +103,18 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
     # `open_child` owns the scratch directory, and no checkpoint stands between.
     home = await trio.to_thread.run_sync(plan.prepare_home)
     env = home.env | {"OPENCODE_SERVER_PASSWORD": password}
-    cwd = home.elsewhere or plan.workspace
-    async with open_child(argv, cwd=cwd, env=env, scratch=home.scratch) as child:
+    redactor = home.redactor.knowing(*password_forms(USER, password))
+    async with open_child(
+        argv,
+        cwd=home.elsewhere or plan.workspace,
+        env=env,
+        scratch=home.scratch,
+        redact=redactor.text,
+    ) as child:
         with _start_limit(plan.start_s, child) as limit:
             url = await _announced_url(child)
             async with (
-                open_api(url, password=password, username=USER) as api,
+                open_api(url, password=password, username=USER, redactor=redactor) as api,
                 open_background() as tasks,
             ):
                 link = Link(

@@ -13,8 +13,11 @@ from pathlib import Path, PurePath
 
 import attrs
 
-from opencode_trio._command import settings_environment
+from opencode_trio._command import configuration, settings_environment
+from opencode_trio._host_config import settings_file
 from opencode_trio._isolation import ChildHome, prepare_child_home
+from opencode_trio._json import Json
+from opencode_trio._known_secrets import redactor_of
 from opencode_trio._project_files import check_project, host_files_above
 from opencode_trio._untrusted import git_environment
 from opencode_trio.config import RunConfig
@@ -60,20 +63,35 @@ def prepare_surroundings(
     """
     check_project(workspace, home=Path.home(), untrusted=run_cfg.untrusted)
     isolated = not run_cfg.inherit_user_config
-    settings = settings_environment(
-        run_cfg, {}, cwd=workspace, home=str(Path.home()) if isolated else None
-    )
     if isolated and not run_cfg.untrusted:
         _warn_of_host_files(workspace)
-    home = prepare_child_home(
+    in_file = isolated and not _CONFIG_VARIABLES & (run_cfg.extra_env or {}).keys()
+    home = str(Path.home()) if isolated else None
+    child = prepare_child_home(
         base_env=os.environ,
         inherit_user_config=run_cfg.inherit_user_config,
         isolate_db=isolate_db,
         data_home=data_home,
+        settings=_in_file(run_cfg, workspace) if in_file else None,
         starts_elsewhere=run_cfg.untrusted,
     )
-    env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | home.env | settings)
-    return attrs.evolve(home, env=env)
+    settings = settings_environment(run_cfg, {}, cwd=workspace, home=home, without_config=in_file)
+    env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
+    return attrs.evolve(child, env=env, redactor=redactor_of(run_cfg, env, workspace))
+
+
+_CONFIG_VARIABLES = {"OPENCODE_CONFIG_CONTENT", "OPENCODE_CONFIG_DIR"}
+"""A caller who sets one of these decides where settings are."""
+
+
+def _in_file(run_cfg: RunConfig, workspace: Path) -> Json:
+    home = str(Path.home())
+    return settings_file(
+        configuration(run_cfg, home=home),
+        directory=str(workspace),
+        home=home,
+        environ=os.environ | dict(run_cfg.extra_env or {}),
+    )
 
 
 @functools.lru_cache(maxsize=256)  # once for each workspace, not for each of a thousand runs

@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from opencode_trio._checks import shown
 from opencode_trio._json import Json, is_object
 from opencode_trio._structured import output_of
 from opencode_trio._task import AgentTask
@@ -34,7 +35,7 @@ class BatchTask:
     """What it is known by from one run to the next."""
     line: int
     """Where it stands, from 1."""
-    given: Json
+    given: Json = attrs.field(repr=False)
     """What stands there."""
     agent: AgentTask
     """What the swarm is told."""
@@ -175,7 +176,7 @@ def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
             raise OpenCodeConfigError(f"unknown key {key!r}; there are: {', '.join(KEYS)}")
         fits, expected = KEYS[key]
         if not fits(value):
-            raise OpenCodeConfigError(f"{key}: expected {expected}, got {value!r:.100}")
+            raise OpenCodeConfigError(f"{key}: expected {expected}, got {shown(value)}")
     if "prompt" not in given:
         raise OpenCodeConfigError("there is no prompt")
     if "output" in given:

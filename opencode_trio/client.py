@@ -250,6 +250,7 @@ class AsyncOpenCodeClient:
                     cwd=home.elsewhere or directory,
                     env=home.env,
                     scratch=home.scratch,
+                    redactor=home.redactor,
                     max_steps=cfg.max_steps or MAX_STEPS,
                 )
                 run = await stack.enter_async_context(open_run(plan, log))

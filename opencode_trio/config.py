@@ -31,14 +31,21 @@ def _copy(value: Any) -> Any:
     return [_copy(inner) for inner in value] if is_sequence(value) else value
 
 
-def _setting(test: Callable[[str, Any], None], default: Any = None) -> Any:
+def _names(value: Any) -> str:
+    """Show what is set, and not to what: keys and passwords live there."""
+    return f"{{{', '.join(map(str, value))}}}" if is_mapping(value) else repr(value)
+
+
+def _setting(
+    test: Callable[[str, Any], None], default: Any = None, *, show: Callable[[Any], str] = repr
+) -> Any:
     def validate(_: RunConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is not None or default is not None:
             test(attribute.name, value)
 
     # Configs are equal if they read the same: among permissions the order decides, and dicts,
     # which know none and have no hash, would not do.
-    return attrs.field(default=default, validator=validate, converter=_own, eq=repr)
+    return attrs.field(default=default, validator=validate, converter=_own, eq=repr, repr=show)
 
 
 @attrs.frozen
@@ -59,20 +66,20 @@ class RunConfig:
     inherit_user_config: bool = _setting(check.is_flag, default=False)
     """Use the host's own opencode setup.  By default only its providers and credentials are
     taken over."""
-    extra_env: Mapping[str, str] | None = _setting(check.is_environment)
+    extra_env: Mapping[str, str] | None = _setting(check.is_environment, show=_names)
     """Environment variables of the child, over everything else.  Tools the agent runs see them."""
     permission: Mapping[str, Any] | str | None = _setting(check.is_permission)
     """What tools may do: ``{"bash": "deny"}``, ``{"bash": {"*": "deny", "git *": "allow"}}``, or
     one action for all.  The last rule that matches wins."""
-    mcp: Mapping[str, Any] | None = _setting(check.is_json_object)
+    mcp: Mapping[str, Any] | None = _setting(check.is_json_object, show=_names)
     """MCP servers by name."""
     tools: Mapping[str, Any] | None = _setting(check.is_json_object)
     """Tools (MCP globs, too) switched on and off."""
     instructions: Sequence[str] | None = _setting(check.is_texts)
     """Paths and globs of instruction files."""
-    config_overrides: Mapping[str, Any] | None = _setting(check.is_json_object)
+    config_overrides: Mapping[str, Any] | None = _setting(check.is_json_object, show=_names)
     """Anything else of opencode's configuration; the fields of this class are merged over it."""
-    cli_kwargs: Mapping[str, Any] | None = _setting(check.is_flags)
+    cli_kwargs: Mapping[str, Any] | None = _setting(check.is_flags, show=_names)
     """Further flags of ``opencode run``, without their dashes; sessions have no command line."""
     variant: str | None = _setting(check.is_text)
     """The model's variant, its reasoning effort for example: ``high``, ``max``."""

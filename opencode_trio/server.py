@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
@@ -21,6 +21,7 @@ from opencode_trio._floor import Audience
 from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
+from opencode_trio._redact import Redactor, password_forms
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
@@ -334,6 +335,17 @@ async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncGenerator[
         yield server
 
 
+def _split_user(url: str) -> tuple[str, tuple[str, str] | None]:
+    """Return an address without its user, and who that is, with the password."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"}:
+        given = "" if "@" in url else f", got {url!r}"  # what is before an @ is told to nobody
+        raise OpenCodeConfigError(f"url: expected http://... or https://...{given}")
+    user, at, host = parts.netloc.rpartition("@")
+    name, _, password = map(unquote, user.partition(":"))
+    return parts._replace(netloc=host).geturl(), (name or USER, password) if at else None
+
+
 @asynccontextmanager
 async def connect_server(
     url: str,
@@ -347,7 +359,8 @@ async def connect_server(
 
     Args:
         url: where it is: ``http`` or ``https``, with a path if it is behind one.
-        password: its ``OPENCODE_SERVER_PASSWORD``, if it has one.
+        password: its ``OPENCODE_SERVER_PASSWORD``, if it has one.  It may stand in the address,
+            too (``https://user:password@host``), and is told to nobody from there.
         username: its ``OPENCODE_SERVER_USERNAME``.
         workspace: the default directory of sessions, a path on its machine.
         tls: how to check its certificate; by default against the well-known authorities.
@@ -362,10 +375,16 @@ async def connect_server(
     # Imported here, because to import httpx costs as much as to import trio.
     from opencode_trio._http import open_api  # noqa: PLC0415
 
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise OpenCodeConfigError(f"url: expected http://... or https://..., got {url!r}")
+    url, in_url = _split_user(url)
+    if in_url is not None:
+        if password is not None:
+            raise OpenCodeConfigError("password: the address has one of its own")
+        username, password = in_url
+    redactor = Redactor.of(password_forms(username, password or ""))
     async with (
-        open_api(url, password=password, username=username, tls=tls or True) as api,
+        open_api(
+            url, password=password, username=username, tls=tls or True, redactor=redactor
+        ) as api,
         open_background() as tasks,
     ):
         link = Link(api, url=url, tasks=tasks)

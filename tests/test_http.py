@@ -123,6 +123,24 @@ async def test_who_answers_is_no_opencode(page: bytes, error: type[Exception], t
                 pass
 
 
+async def test_a_password_in_the_address(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG")
+    echo = answer(b'{"name": "x", "data": {"message": "p@ss-word is not it"}}', status=403)
+    web = Web({"/global/health": answer(HEALTHY), "/echo": echo})
+    async with (
+        running(web) as port,
+        connect_server(f"http://me:p%40ss-word@127.0.0.1:{port}") as server,
+    ):
+        assert server.url == f"http://127.0.0.1:{port}"
+        with pytest.raises(OpenCodeServerError) as caught:
+            await server.request("GET", "/echo")
+        said = f"{server!r} {caught.value} {caught.value!r} {caplog.text}"
+    assert "403, x: [redacted] is not it" in said
+    assert "ss-word" not in said
+    header = base64.b64encode(b"me:p@ss-word").decode()
+    assert all(f"Basic {header}" in request for request in web.requests)
+
+
 async def test_nobody_answers(autojump_clock: trio.testing.MockClock):
     with pytest.raises(OpenCodeServerError, match="no answer"):
         async with connect_server("http://127.0.0.1:9"):
