@@ -79,8 +79,8 @@ class Course:
         self._live = LiveTurn(plan.root, plan.message_id, TreeGuard(plan.limits))
         stored = StoredTurn(link, plan.root, plan.directory, plan.message_id)
         self._exchange = Exchange(stored, self._live, plan.call)
-        self.desk = AskDesk(stored.call, tasks, plan.handlers, self._fail)
-        self.mailbox = Mailbox()
+        self.desk: AskDesk = AskDesk(stored.call, tasks, plan.handlers, self._fail)
+        self.mailbox: Mailbox = Mailbox()
         if not plan.listened_to:
             self.mailbox.close()
         self._began = self._heard = trio.current_time()

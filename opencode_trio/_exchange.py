@@ -53,11 +53,11 @@ class Exchange:
         self._live = live
         self._call = call
         self._moved = trio.Event()  # replaced with each event that may end a wait
-        self.work = Work(stored, self._ask, has_begun=lambda: live.has_begun)
+        self.work: Work[Json] = Work(stored, self._ask, has_begun=lambda: live.has_begun)
         """Its answer is empty if it was lost on the way."""
-        self.has_gap = False
+        self.has_gap: bool = False
         """Whether the stream may have left something out."""
-        self.is_left = False
+        self.is_left: bool = False
         """Whether nobody waits for the stream's story any more."""
 
     def heard(self) -> None:

@@ -76,7 +76,7 @@ class Work(Generic[T]):
         self._sending = trio.CancelScope()
         self._answer: T | None = None
         self._error: OpenCodeServerError | None = None
-        self.over = trio.Event()
+        self.over: trio.Event = trio.Event()
         """Set when there is an answer, or will be none."""
 
     async def run(self) -> None:

@@ -299,7 +299,7 @@ async def elsewhere(
             trio.run_process,
             ["opencode", "serve", "--hostname", "127.0.0.1", "--port", str(port)],
             cwd=home,
-            env={**env, "HOME": str(home)},
+            env={**env, "HOME": str(home), "BUN_TMPDIR": str(home)},  # its libraries stay there
             capture_stdout=True,
             capture_stderr=True,
             check=False,
