@@ -115,11 +115,12 @@ def _anchored(
     return rewritten
 
 
-def _anchored_plugin(plugin: Any, directory: str) -> Any:
+def _anchored_plugin(plugin: object, directory: str) -> object:
     if is_list(plugin) and plugin:  # with its options
         return [_anchored_plugin(plugin[0], directory), *plugin[1:]]
-    is_relative = isinstance(plugin, str) and plugin.startswith(("./", "../"))
-    return os.path.join(directory, plugin) if is_relative else plugin  # noqa: PTH118 - pure
+    if isinstance(plugin, str) and plugin.startswith(("./", "../")):
+        return os.path.join(directory, plugin)  # noqa: PTH118 - pure
+    return plugin
 
 
 def variables_of(config: Mapping[str, Any]) -> frozenset[str]:

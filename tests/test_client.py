@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -269,6 +270,23 @@ async def test_asking_is_for_sessions(hello, workspace):
     with pytest.raises(OpenCodeConfigError, match="ask"):
         await AsyncOpenCodeClient(hello.path).async_run("hi", workspace, run_cfg=cfg)
     assert hello.starts == 0
+
+
+async def test_settings_are_in_a_file(make, workspace):
+    """However long they are; unless there is a directory of the caller's, or of the host's."""
+    fake = make('cp "$OPENCODE_CONFIG_DIR/opencode.json" "$HERE/settings"\n' + play("run-ok"))
+    cfg = RunConfig(config_overrides={"x": "y" * 3_000_000})
+    await AsyncOpenCodeClient(fake.path).async_run("hi", workspace, run_cfg=cfg)
+    assert json.loads((fake.folder / "settings").read_text())["x"] == "y" * 3_000_000
+    assert "OPENCODE_CONFIG_CONTENT" not in fake.env
+    assert not Path(fake.env["OPENCODE_CONFIG_DIR"]).exists()
+
+    small = RunConfig(permission="deny")
+    for choice in ({"extra_env": {"OPENCODE_CONFIG_DIR": "/x"}}, {"inherit_user_config": True}):
+        fake = make(play("run-ok"))
+        cfg = attrs.evolve(small, **choice)
+        await AsyncOpenCodeClient(fake.path).async_run("hi", workspace, run_cfg=cfg)
+        assert json.loads(fake.env["OPENCODE_CONFIG_CONTENT"]) == {"permission": "deny"}
 
 
 async def test_an_environment_too_long_for_the_system(hello, workspace):

@@ -26,6 +26,7 @@ from opencode_trio._host_config import (
     parse_config,
     provider_config,
     render_config,
+    settings_file,
     variables_of,
 )
 from opencode_trio._isolation import ChildHome, prepare_child_home
@@ -124,6 +125,23 @@ def test_placeholders_work_from_any_directory(placed: str, expected: str) -> Non
     config = {"provider": {"p": {"options": {"headers": {"h": [placed, 1, None, True]}}}}}
     wanted = {"provider": {"p": {"options": {"headers": {"h": [expected, 1, None, True]}}}}}
     assert of_directory(config) == wanted
+
+
+def test_settings_mean_in_a_file_what_they_mean_in_a_variable() -> None:
+    given = {
+        "provider": {"p": {"options": {"apiKey": "{file:key}", "x": "{file:{env:SUB}/x}"}}},
+        "plugin": ["./a.js", ["../b.js", {"c": "./d"}], "package", "file:///e.js", [], 5],
+        "instructions": ["RULES.md"],
+    }
+    written = settings_file(given, directory="/work", home="/home/me", environ={"SUB": "sub"})
+    assert written == {
+        "$schema": "https://opencode.ai/config.json",
+        "provider": {"p": {"options": {"apiKey": "{file:/work/key}", "x": "{file:/work/sub/x}"}}},
+        "plugin": ["/work/./a.js", ["/work/../b.js", {"c": "./d"}], *given["plugin"][2:]],
+        "instructions": ["RULES.md"],
+    }
+    odd = settings_file({"$schema": "mine", "plugin": "x"}, directory="/work", home="/", environ={})
+    assert odd == {"$schema": "mine", "plugin": "x"}
 
 
 def test_the_variables_that_providers_ask_for() -> None:
