@@ -128,19 +128,19 @@ def test_placeholders_work_from_any_directory(placed: str, expected: str) -> Non
 
 
 def test_settings_mean_in_a_file_what_they_mean_in_a_variable() -> None:
-    given = {
+    given: dict[str, Any] = {
         "provider": {"p": {"options": {"apiKey": "{file:key}", "x": "{file:{env:SUB}/x}"}}},
         "plugin": ["./a.js", ["../b.js", {"c": "./d"}], "package", "file:///e.js", [], 5],
         "instructions": ["RULES.md"],
     }
-    written = settings_file(given, directory="/work", home="/home/me", environ={"SUB": "sub"})
+    written = settings_file(given, directory="/srv", home="/home/me", environ={"SUB": "sub"})
     assert written == {
         "$schema": "https://opencode.ai/config.json",
-        "provider": {"p": {"options": {"apiKey": "{file:/work/key}", "x": "{file:/work/sub/x}"}}},
-        "plugin": ["/work/./a.js", ["/work/../b.js", {"c": "./d"}], *given["plugin"][2:]],
+        "provider": {"p": {"options": {"apiKey": "{file:/srv/key}", "x": "{file:/srv/sub/x}"}}},
+        "plugin": ["/srv/./a.js", ["/srv/../b.js", {"c": "./d"}], *given["plugin"][2:]],
         "instructions": ["RULES.md"],
     }
-    odd = settings_file({"$schema": "mine", "plugin": "x"}, directory="/work", home="/", environ={})
+    odd = settings_file({"$schema": "mine", "plugin": "x"}, directory="/srv", home="/", environ={})
     assert odd == {"$schema": "mine", "plugin": "x"}
 
 
