@@ -94,8 +94,9 @@ class Child:
         """
         return await self._output.receive_some()
 
-    # --- in the background; nothing here raises
+    # --- in the background; nothing here raises, Ctrl+C included: it is for the block
 
+    @trio.lowlevel.enable_ki_protection
     async def pump(self, stdin: bytes) -> None:
         """Serve the child's pipes until they end."""
         async with trio.open_nursery() as nursery:
@@ -103,6 +104,7 @@ class Child:
             nursery.start_soon(self._drain_stderr)
             nursery.start_soon(self._watch)
 
+    @trio.lowlevel.enable_ki_protection
     async def _feed(self, data: bytes) -> None:
         try:
             async with self._stdin:  # opencode reads to the end of file before it starts
@@ -110,12 +112,14 @@ class Child:
         except trio.BrokenResourceError:
             pass  # it ended without reading; its exit says why
 
+    @trio.lowlevel.enable_ki_protection
     async def _drain_stderr(self) -> None:
         async for chunk in self._stderr:
             self._tail = (self._tail + chunk)[-STDERR_TAIL_BYTES:]
             self._on_stderr(self)
         self._stderr_ended.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:
         await self._process.wait()
         self._output.end()

@@ -29,7 +29,7 @@ from opencode_trio._keeper import Graces, MakeKeeper, Started
 from opencode_trio._output import DRAIN_S, Output, Pipe, Spool
 from opencode_trio._process import STDERR_TAIL_BYTES, Child, open_child
 from opencode_trio._run import RunPlan, open_run
-from opencode_trio._scratch import make_scratch
+from opencode_trio._scratch import SCRATCH_PREFIX, make_scratch
 from opencode_trio._warden_host import WardenKeeper
 from opencode_trio.errors import (
     OpenCodeBinaryNotFoundError,
@@ -651,6 +651,32 @@ def start_host(kind: str, script: str, cwd: Path) -> subprocess.Popen[bytes]:
     assert host.stdout is not None
     assert host.stdout.readline() == b"ready\n"
     return host
+
+
+INTERRUPT = """
+TASK = sys.argv.pop()
+
+def interrupt(frame, event, _):
+    code = frame.f_code
+    if (code.co_name, Path(code.co_filename).name) == (TASK, "_process.py"):
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGINT)
+
+sys.settrace(interrupt)
+"""
+
+
+@pytest.mark.parametrize("task", ["_outlive", "pump", "_feed", "_drain_stderr", "_watch"])
+def test_ctrl_c_that_hits_a_task_of_ours(kind: str, mark: str, tmp_path: Path, task: str) -> None:
+    """It must reach the block, not break off what ends the family."""
+    script = FAMILY[kind].replace("@", mark) + " echo ready; sleep 60"
+    program = HOST.replace("\nasync def main", f"{INTERRUPT}\nasync def main")
+    command = [sys.executable, "-c", program, kind, script, task]
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 77, done.stderr.decode()
+    assert carrying(mark) == []
+    assert not list(tmp_path.glob(f"{SCRATCH_PREFIX}*"))
 
 
 @pytest.mark.parametrize("again_s", [(), (0.05,), (0.1, 0.3), (0.02, 0.02, 0.02)], ids=str)
