@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 PINNED = "1.18.33"
-OLDEST, TOO_NEW = (1, 18, 30), (2,)  # what the library says it supports
+OLDEST, TOO_NEW = (1, 18, 30), (2,)  # what all tests are run on; `nox -s versions` has older ones
 VARIABLE = "OPENCODE_TRIO_TEST_BINARY"
 CACHE = Path(__file__).resolve().parent.parent / ".opencode-cache"
 
