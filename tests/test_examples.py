@@ -102,6 +102,12 @@ async def test_race(env: dict[str, str], tmp_path: Path) -> None:
     assert fared == {"hare": "was wrong", "fox": "won", "tortoise": "cancelled"}
 
 
+async def test_structured(env: dict[str, str], tmp_path: Path) -> None:
+    done = await run(env, tmp_path, "structured")
+    assert done.code == 0, done
+    assert done.out == "Verdict(risk=8, summary='Removes the lock.', files=[])\n"
+
+
 async def test_review(env: dict[str, str], tmp_path: Path) -> None:
     project = tmp_path / "project"
     code = {
