@@ -636,7 +636,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored in a sh
 try:
     trio.run(main, *sys.argv[1:])
 except KeyboardInterrupt:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one that comes now is Python's to lose
     sys.exit(77)
 """
 
