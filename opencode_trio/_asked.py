@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from opencode_trio._bus_wire import payload_of
 from opencode_trio._json import object_of
 from opencode_trio._live import LiveTurn
 from opencode_trio._tree import SessionTree
@@ -37,12 +38,11 @@ def _common(
     event: PermissionAsked | QuestionAsked, turn: LiveTurn, tree: SessionTree
 ) -> dict[str, Any]:
     session = event.session_id or ""
-    payload = object_of(event.raw.get("payload")) or event.raw
     return {
         "request_id": event.request_id,
         "session_id": session,
         "parent_id": None if session == turn.root else tree.parent_of(session),
         "depth": tree.depth(session, turn.root),
         "agent": turn.agents.get(session) or tree.agent_of(session),
-        "raw": object_of(payload.get("properties")),
+        "raw": object_of(payload_of(event.raw).get("properties")),
     }

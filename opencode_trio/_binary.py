@@ -15,12 +15,8 @@ from pathlib import Path
 import trio
 
 from opencode_trio._json import object_of, text_of
-from opencode_trio._scratch import make_scratch, remove_scratch
-from opencode_trio.errors import (
-    OpenCodeBinaryNotFoundError,
-    OpenCodeConfigError,
-    OpenCodeVersionError,
-)
+from opencode_trio._scratch import TEMPORARY, make_scratch, remove_scratch, unusable
+from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
 
 SUPPORTED_MAJOR = 1
 """2.x has another HTTP surface, another event vocabulary, and a ``run`` that joins a service which
@@ -148,7 +144,7 @@ async def _stated_version(path: str) -> str:
     try:
         scratch = await trio.to_thread.run_sync(make_scratch)
     except OSError as exc:
-        raise OpenCodeConfigError(f"the temporary directory: cannot be used: {exc}") from exc
+        raise unusable(TEMPORARY, exc) from exc
     try:
         with trio.move_on_after(PROBE_TIMEOUT_S):
             return await _ask_version(path, {**os.environ, "BUN_TMPDIR": str(scratch)})

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from opencode_trio._bus_wire import bus_event
+from opencode_trio._bus_wire import bus_event, payload_of
 from opencode_trio._ids import MessageIds
-from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._json import Json, text_of
 from opencode_trio._tree import SessionTree
 from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import (
@@ -169,8 +169,7 @@ class Bus:
 
     def take(self, record: Json) -> None:
         """Take one record of the stream."""
-        payload = object_of(record.get("payload")) or record
-        if text_of(payload, "type") == "sync":
+        if text_of(payload_of(record), "type") == "sync":
             return  # the same event again, for replicas
         self.counts.events += 1
         event = bus_event(record)
@@ -181,8 +180,7 @@ class Bus:
 
     def note_time(self, event: ServerConnected | ServerHeartbeat) -> None:
         """Learn the server's time, from the id of an event of its own."""
-        payload = object_of(event.raw.get("payload")) or event.raw
-        self.ids.saw(text_of(payload, "id"), time.time() * 1000)
+        self.ids.saw(text_of(payload_of(event.raw), "id"), time.time() * 1000)
 
     def note_parent(self, event: SessionCreated | SessionUpdated) -> None:
         """Learn whose subagent a session is."""

@@ -59,12 +59,17 @@ Builder: TypeAlias = Callable[[Json, Json], Event]
 
 def bus_event(record: Json) -> Event:
     """Translate a record, in the envelope of ``/global/event`` or bare."""
-    payload = object_of(record.get("payload")) or record
+    payload = payload_of(record)
     properties = object_of(payload.get("properties"))
     kind = text_of(payload, "type")
     if build := BUS_EVENTS.get(kind):
         return build(properties, record)
     return UnknownEvent(session_id=session_id_of(properties), raw=record, type=kind)
+
+
+def payload_of(record: Json) -> Json:
+    """Take a record out of the envelope of ``/global/event``, if it is in one."""
+    return object_of(record.get("payload")) or record
 
 
 def message_events(message: Json) -> list[PartEvent | MessageUpdated]:

@@ -21,7 +21,7 @@ import trio
 from opencode_trio._group import GroupKeeper
 from opencode_trio._keeper import DEFAULT_GRACES, Graces, Keeper, MakeKeeper, NotStarted, Started
 from opencode_trio._output import DRAIN_S, Output, Pipe
-from opencode_trio._scratch import remove_scratch
+from opencode_trio._scratch import TEMPORARY, remove_scratch, unusable
 from opencode_trio._warden_host import WardenKeeper
 from opencode_trio.errors import (
     OpenCodeBinaryNotFoundError,
@@ -258,8 +258,7 @@ def _made(make_output: Callable[[], Output], keeper: Keeper) -> Output:
         return make_output()
     except OSError as exc:
         keeper.close()
-        text = f"the temporary directory: cannot be used: {exc}"
-        raise OpenCodeConfigError(text) from exc
+        raise unusable(TEMPORARY, exc) from exc
 
 
 async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, str]) -> trio.Process:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from opencode_trio.errors import OpenCodeConfigError
+
 _log = logging.getLogger("opencode_trio")
 
 SCRATCH_PREFIX = "opencode-trio-"
@@ -22,6 +24,14 @@ SCRATCH_PREFIX = "opencode-trio-"
 # A family that is still dying may write into what is being removed.
 _REMOVAL_ATTEMPTS = 5
 _REMOVAL_PAUSE_S = 0.05
+
+
+TEMPORARY = "the temporary directory"
+
+
+def unusable(place: str, problem: Exception) -> OpenCodeConfigError:
+    """Say that a place for our files, or opencode's, is none."""
+    return OpenCodeConfigError(f"{place}: cannot be used: {problem}")
 
 
 def make_scratch() -> Path:

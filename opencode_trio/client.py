@@ -19,6 +19,7 @@ from opencode_trio._eventlog import EventLog
 from opencode_trio._guard import MAX_STEPS
 from opencode_trio._isolation import ChildHome
 from opencode_trio._run import Run, RunPlan, open_run
+from opencode_trio._scratch import TEMPORARY, unusable
 from opencode_trio._surroundings import prepare_surroundings
 from opencode_trio._timeout import time_limit
 from opencode_trio._untrusted import SINCE as UNTRUSTED_SINCE
@@ -266,8 +267,7 @@ class AsyncOpenCodeClient:
         except OpenCodeConfigError:
             raise
         except PATHS_FAIL_WITH as exc:
-            name = "the temporary directory" if data_home is None else "data_home"
-            raise OpenCodeConfigError(f"{name}: cannot be used: {exc}") from exc
+            raise unusable(TEMPORARY if data_home is None else "data_home", exc) from exc
 
     async def _checked_binary(self, cfg: RunConfig) -> str:
         binary = self.resolved_binary()
