@@ -6,6 +6,7 @@ them).  Bodies leave out what is not given, so that opencode's own defaults hold
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,10 @@ T = TypeVar("T")
 
 ALL_SESSIONS = 1_000_000
 """``GET /session`` gives 100 unless it is told how many."""
+
+
+MAX_TEXT = 2000
+"""Of what an error says, so much is told."""
 
 
 class UnexpectedAnswerError(Exception):
@@ -281,5 +286,8 @@ def failure_text(status: int, answer: object) -> str:
         return "no explanation"
     detail = object_of(answer.get("data")) or answer
     name = answer.get("name") or answer.get("_tag") or "error"
-    text = f"{name}: {detail.get('message') or 'no explanation'}"
+    # A configuration that is refused has a list of issues in place of a message.
+    told = {key: detail[key] for key in detail.keys() - {"name", "_tag", "data"}}
+    why = detail.get("message") or (json.dumps(told, sort_keys=True) if told else "no explanation")
+    text = f"{name}: {why}"[:MAX_TEXT]
     return f"{text} (log reference {detail['ref']})" if detail.get("ref") else text

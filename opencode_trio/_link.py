@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -77,7 +78,7 @@ class Link:
         self.pid = pid
         self.bus: Bus = Bus(api.open_events)
         self.gone: trio.Event = trio.Event()
-        """Set when the server has ended."""
+        """Set when the server has ended, or its block has."""
         self.failure: OpenCodeServerError | None = None
         """Why, then."""
         self._end = end
@@ -133,6 +134,8 @@ class Link:
 
         **Cancellation**: harmless.
         """
+        if self.failure is not None:
+            raise self.fallen()
         warming = self._warm.get(directory)
         if warming is None or warming.epoch != self.bus.disposals:
             warming = self._warm[directory] = _Warming(self.bus.disposals)
@@ -178,6 +181,14 @@ class Link:
             self.failure = error
             self.gone.set()
             self.bus.fail(error)
+
+    @contextmanager
+    def in_use(self) -> Generator[None]:
+        """Let the server be used in the block; who goes on afterwards gets a telling error."""
+        try:
+            yield
+        finally:
+            self.fail(OpenCodeServerError("the server's block was left, and its sessions with it"))
 
     def fallen(self) -> OpenCodeServerError:
         """Say how the server ended, in an error of one's own to raise."""

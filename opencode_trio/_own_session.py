@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
+from opencode_trio._opener import ServerOpener
 from opencode_trio._workspace import StrPath
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
-from opencode_trio.server import TITLE, OpenCodeServer
+from opencode_trio.server import TITLE
 from opencode_trio.session import Session
-
-
-class ServerOpener(Protocol):
-    """What is asked of a client."""
-
-    def open_server(
-        self, workspace: StrPath, *, run_cfg: RunConfig | None = None
-    ) -> AbstractAsyncContextManager[OpenCodeServer]:
-        """Open a server."""
-        ...
 
 
 class OpenCodeSession(Session):

@@ -8,12 +8,13 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 import attrs
 import trio
 
 from opencode_trio._background import open_background
+from opencode_trio._opener import ServerOpener
 from opencode_trio._rules import asks_something
 from opencode_trio._scopes import OF_A_TURN
 from opencode_trio._workspace import StrPath, checked_workspace
@@ -35,17 +36,6 @@ MAX_IDLE = 4
 
 PAGE_BYTES = 4096
 """Of Linux, where it matters: a larger page makes a server look smaller, and last longer."""
-
-
-@runtime_checkable
-class ServerOpener(Protocol):
-    """What is asked of a client."""
-
-    def open_server(
-        self, workspace: StrPath, *, run_cfg: RunConfig | None = None
-    ) -> AbstractAsyncContextManager[OpenCodeServer]:
-        """Open a server."""
-        ...
 
 
 Source: TypeAlias = ServerOpener | OpenCodeServer | Sequence[OpenCodeServer]

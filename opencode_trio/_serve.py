@@ -80,7 +80,9 @@ async def open_served(plan: ServePlan) -> AsyncGenerator[Link]:
     **Cancellation**: outlived by the server for as long as the block takes to say goodbye.
     """
     async with open_background() as tasks:
-        yield await _started(plan, tasks)
+        link = await _started(plan, tasks)
+        with link.in_use():
+            yield link
 
 
 async def _started(plan: ServePlan, tasks: trio.Nursery) -> Link:

@@ -118,7 +118,7 @@ class OpenCodeServer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is known to have ended."""
+        """Whether it is known to have ended, or its block was left."""
         return self._link.failure is not None
 
     def statistics(self) -> ServerStatistics:
@@ -395,4 +395,5 @@ async def connect_server(
             await link.bus.wait_connected()
         if limit.cancelled_caught or version is None:
             raise OpenCodeServerError(f"{url}: no event within {CONNECT_S:g} s")
-        yield OpenCodeServer(link, workspace=workspace, version=version)
+        with link.in_use():
+            yield OpenCodeServer(link, workspace=workspace, version=version)

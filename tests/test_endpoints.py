@@ -153,6 +153,11 @@ def test_an_answer_of_another_shape(call: Call[Any], answer: object):
         (401, None, "password"),
         (502, None, "no explanation"),
         (400, {"data": []}, "error: no explanation"),
+        (
+            400,
+            {"name": "ConfigInvalidError", "data": {"issues": [{"path": ["x"]}], "path": "/w"}},
+            'ConfigInvalidError: {"issues": [{"path": ["x"]}], "path": "/w"}',
+        ),
     ],
 )
 def test_failures_have_three_shapes(status: int, answer: object, text: str):

@@ -94,6 +94,10 @@ async def test_a_server_behind_tls_and_a_path(tmp_path: Path, monkeypatch: pytes
             with pytest.raises(OpenCodeConfigError, match="workspace"):
                 async with server.open_session():
                     pass
+        assert server.has_ended
+        for late in (server.request("GET", "/elsewhere"), server.warm("/w")):
+            with pytest.raises(OpenCodeServerError, match="block was left"):
+                await late
         with pytest.raises(OpenCodeServerError, match=r"(?i)certificate"):
             async with connect_server(url, password="secret"):
                 pass

@@ -29,7 +29,7 @@ processes  _background _binary _eventlog _files _group _isolation _keeper _known
 processes  _process _project_files _run _scratch
 processes  _surroundings _timeout _warden _warden_host _workspace _worktree
 server     _bus _http _link _serve
-session    _answering _ask_desk _course _exchange _floor _mailbox _options _rulebook
+session    _answering _ask_desk _course _exchange _floor _mailbox _opener _options _rulebook
 session    _stored _turns _work server session
 swarm      _agent _pool _runner _task _together _turnstile _updates swarm
 swarm      _agent_report _report_page _report_style _report_text _timeline report

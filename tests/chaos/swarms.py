@@ -200,7 +200,7 @@ class Show:
             mark=take.mark,
             twist=take.twist,
             end=end,
-            result=outcome.value or outcome.partial,
+            result=outcome.value or getattr(outcome.error, "partial", None) or outcome.partial,
             gusts=self.stage.weather.met(self.label, self.began, trio.current_time()),
             more_ends=frozenset(more),
             attempts=sum(one.attempts for one in mine),
