@@ -144,7 +144,7 @@ def floors(session: nox.Session) -> None:
 
 @nox.session(default=False, reuse_venv=True)
 def bench(session: nox.Session) -> None:
-    """Measure everything, in 25 minutes; -- NAMES measures some, --help says what else there is."""
+    """Measure everything, in half an hour; -- NAMES measures some, --help says what else there is."""
     session.install("-q", "-e", EVERYTHING, *group("test"))
     rival = Path(session.bin).parent / "rival"  # its module has a name that ours could have had
     session.run("python", "-m", "venv", str(rival))

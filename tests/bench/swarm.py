@@ -1,13 +1,15 @@
 """Agents of one turn, in all the ways there are: how fast, and on how much memory.
 
-The ways with a shared server run all agents at once.  The others, for which that would take many
-minutes, run fewer, as many at once as suits this machine best; agent by agent they compare.
+The ways with a shared server run all agents at once, several times.  The others start a process for
+each agent, which takes minutes: they run them once, as many at once as suits this machine best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+
+import attrs
 
 from bench.benchmark import Benchmark, Setup, in_turns
 from bench.contest import Contender, Heat, compete
@@ -17,10 +19,10 @@ from bench.rows import Row
 
 AGENTS = 64
 ROUNDS = 3
-FEWER = 16
-"""Of the ways that start processes: a minute, where 64 take four."""
+TRIED = 16
+"""Agents that show how many processes at once are best."""
 LIMITS = (2, 4, 8)
-"""How many processes at once are tried."""
+"""How many at once are tried."""
 RIVAL = "py-opencode-wrapper"
 OVERHEAD = 1.10
 """How much longer than bare HTTP the library may take."""
@@ -36,7 +38,7 @@ def run(setup: Setup) -> list[Row]:
     with model_elsewhere() as model:
         for _, way in in_turns([bare, ours], ROUNDS):
             heats[way].append(compete(setup, model, way))
-        processes = _processes(setup, model)
+        processes = _processes(setup, model, count)
     pace = _pace(bare, heats[bare])
     own = _pace(ours, heats[ours]).compared(pace, at_most=OVERHEAD)
     rows = [*_rows(own, heats[ours], failures=0), *_rows(pace, heats[bare])]
@@ -46,19 +48,19 @@ def run(setup: Setup) -> list[Row]:
     return rows
 
 
-def _processes(setup: Setup, model: Model) -> list[tuple[Contender, Heat]]:
+def _processes(setup: Setup, model: Model, count: int) -> list[tuple[Contender, Heat]]:
     """Measure the ways that start processes: bare at its best, and the rival with as many."""
-    count = setup.scaled(FEWER, least=2)
-    ways = [Contender("bare `opencode run`", "bare_runs", count, limit) for limit in LIMITS]
-    tried = [(way, compete(setup, model, way)) for way in ways]
-    best = min(tried, key=lambda pair: pair[1].seconds)
+    tried = setup.scaled(TRIED, least=2)
+    ways = [Contender("bare `opencode run`", "bare_runs", tried, limit) for limit in LIMITS]
+    best = min(ways, key=lambda way: compete(setup, model, way).seconds)
     argv = (str(setup.rival), str(Path(__file__).with_name("rival.py")))
     rivals = [
-        Contender(f"{RIVAL}, {mode} mode", mode, count, best[0].limit, argv)
+        Contender(f"{RIVAL}, {mode} mode", mode, count, best.limit, argv)
         for mode in ("run", "session")
         if setup.rival
     ]
-    return [best, *((way, compete(setup, model, way)) for way in rivals)]
+    whole = [attrs.evolve(best, agents=count), *rivals]
+    return [(way, compete(setup, model, way)) for way in whole]
 
 
 def _pace(way: Contender, heats: Sequence[Heat]) -> Row:
