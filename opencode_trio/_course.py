@@ -219,7 +219,8 @@ class Course:
     def _conclude(self, answer: Json | None) -> None:
         fold = self._live.fold
         stop = fold.stop_reason or "incomplete"
-        was_aborted = self._exchange.is_left or answer is None or is_cut_off(answer)
+        is_none = answer is None or is_cut_off(answer, self.message_id)
+        was_aborted = self._exchange.is_left or is_none
         if was_aborted and stop not in ANSWERED:
             stop = "cancelled"  # opencode does not always say so
         self._stop_reason = self._stop_reason or stop

@@ -133,7 +133,11 @@ class Exchange:
         message = text_of(object_of(answer.get("info")), "id")
         if message <= self._stored.message_id:
             return  # aborted before the agent said anything: this is of a former turn
-        told = self._live.answers if is_cut_off(answer) else self._live.complete
+        told = (
+            self._live.answers
+            if is_cut_off(answer, self._stored.message_id)
+            else self._live.complete
+        )
         with trio.move_on_after(DRY_S if self.is_left else CATCH_UP_S):
             while message not in told and await self._hears():
                 pass

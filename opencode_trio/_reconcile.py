@@ -84,14 +84,20 @@ def is_whole_turn(answer: Json, message_id: str, known: set[str]) -> bool:
     return known == {text_of(info, "id")} and text_of(info, "parentID") == message_id
 
 
-def is_cut_off(answer: Json) -> bool:
-    """Say whether an answer has no end, and will have none.
+def is_cut_off(answer: Json, message_id: str) -> bool:
+    """Say whether an answer is none, and there will be none.
 
     It is what a turn is answered with that was aborted in its first moments: a message that the
-    agent had just begun (opencode 1.14), or the prompt itself (since 1.15).
+    agent had just begun (opencode 1.14), the prompt itself (since 1.15), or what the agent had said
+    last before it.
+
+    Args:
+        answer: the message that the prompt was answered with.
+        message_id: the user's message.
     """
     info = object_of(answer.get("info"))
-    return bool(info) and "completed" not in object_of(info.get("time"))
+    is_complete = "completed" in object_of(info.get("time"))
+    return bool(info) and (not is_complete or text_of(info, "id") <= message_id)
 
 
 def settle(fold: TurnFold, turn: Iterable[Json], subagents: Mapping[str, Iterable[Json]]) -> None:

@@ -304,6 +304,29 @@ async def test_leaving_aborts_and_waits(autojump_clock: trio.testing.MockClock):
             await session.send("slow", timeout_s=3)
 
 
+@pytest.mark.parametrize("has_former", [False, True])
+async def test_somebody_aborts_before_the_agent_has_said_anything(
+    autojump_clock: trio.testing.MockClock, has_former: bool
+):
+    """The prompt is then answered with the session's last message: of a former turn, or itself."""
+    agent = Agent()
+
+    async def aborted(call: Any, session: str) -> Json:
+        message = call.body["messageID"]
+        agent.server.say(fake.user_message(session, message), fake.status(session, "idle"))
+        await settled()
+        if has_former:
+            return {"info": fake.assistant(ROOT, "msg_000000000002aa", "msg_1"), "parts": []}
+        return {"info": {"id": message, "role": "user", "time": {"created": 1}}, "parts": []}
+
+    agent.server.routes[r"POST /session/(\w+)/message"] = aborted
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeCancelledError) as caught:
+            await session.send("x")
+    assert caught.value.partial is not None
+    assert caught.value.partial.stop_reason == "cancelled"
+
+
 async def test_an_abort_that_overtakes_its_prompt_is_said_again(
     autojump_clock: trio.testing.MockClock,
 ):

@@ -15,6 +15,10 @@ from opencode_trio import RunResult
 from opencode_trio.testing import Prices, Usage
 from opencode_trio.testing._usage import sum_usage
 
+BLIND = 100
+"""Requests of an endless loop in the half minute until a muted stream is found to be: so long no
+guard can see them."""
+
 
 @attrs.frozen
 class Entry:
@@ -95,6 +99,8 @@ def _about_requests(report: Report, plot: Plot, entries: Sequence[Entry]) -> Ite
     if len(roots) > report.attempts:
         yield f"was done in {len(roots)} sessions, but says attempts={report.attempts}"
     most = (plot.requests or plot.most) * max(1, report.attempts)
+    if plot.requests is None and "mute events" in report.gusts:
+        most += BLIND
     if len(entries) > most:
         yield f"asked the model {len(entries)} times, at most {most} were due"
     exact = report.end in plot.ends_in(is_run=report.is_run) and report.attempts == 1

@@ -11,7 +11,9 @@ import trio
 
 from chaos.acts import Gust
 from chaos.stage import Place, Stage
+from chaos.weather import AFTERMATH_S
 from opencode_trio import OpenCodeError
+from opencode_trio._bus import SILENCE_S
 
 EVENTS = "/global/event"
 
@@ -57,9 +59,10 @@ async def _drop_events(stage: Stage, place: Place, _: float) -> None:
 
 async def _mute_events(stage: Stage, place: Place, _: float) -> None:
     assert place.proxy is not None
-    with stage.weather.gust("mute events", place.label):
-        place.proxy.mute(EVENTS)
-        await trio.lowlevel.checkpoint()
+    blow = stage.weather.strike("mute events", place.label)
+    place.proxy.mute(EVENTS)
+    blow.ended = trio.current_time() + SILENCE_S + AFTERMATH_S
+    await trio.lowlevel.checkpoint()
 
 
 async def _lose_answers(stage: Stage, place: Place, _: float) -> None:

@@ -167,7 +167,8 @@ class Player:
         await self.stage.books.account(self.take.mark).asked.wait()
         await trio.sleep(self.take.at)
         while True:
-            await self.call.abort()
+            with trio.CancelScope(shield=True):  # or it would hit the session's next turn
+                await self.call.abort()
             await trio.sleep(1)
 
     async def _be_deleted(self) -> None:
