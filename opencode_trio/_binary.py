@@ -28,7 +28,7 @@ PROBE_TIMEOUT_S = 60
 OUR_PACKAGES = re.compile(r"opencode-(ai|(linux|darwin|windows)-.*)")
 """What npm calls opencode, and its executables.  Plugins are called ``opencode-...``, too."""
 
-INSTALL_HINT = "install it with `npm install -g opencode-ai`, or name its path"
+INSTALL_HINT = "install it with `npm install -g opencode-ai@1`, or give its path as `binary`"
 
 
 def resolve_binary(binary: str) -> str:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from opencode_trio._json import is_list, is_mapping, is_sequence
 from opencode_trio.errors import OpenCodeConfigError
 
+_log = logging.getLogger("opencode_trio")
+
 ACTIONS = ("allow", "ask", "deny")
+TOOLS = (
+    *("read", "write", "edit", "patch", "multiedit", "apply_patch", "glob", "grep", "list", "lsp"),
+    *("bash", "task", "skill", "question", "todowrite", "todoread", "webfetch", "websearch"),
+    *("codesearch", "external_directory", "doom_loop"),
+)
+"""What opencode asks permissions for: its schema's names, and tools that go by another's name."""
 OWNED_FLAGS = {
     "format": "the library reads opencode's JSON",
     "attach": "`run --attach` loses output and errors; use a session for a shared server",
@@ -98,7 +108,27 @@ def _has_text_keys(path: str, value: object) -> None:
 def is_permission(field: str, value: object) -> None:
     if not isinstance(value, str):
         is_json_object(field, value)
+        warn_of_slips(field, mapping_of(field, value))
     check_actions(value, f"RunConfig.{field}", allow_ask=True)
+
+
+def are_switches(field: str, value: object) -> None:
+    is_json_object(field, value)
+    switches = mapping_of(field, value)
+    for name, setting in switches.items():
+        is_flag(f"{field}[{name!r}]", setting)
+    warn_of_slips(field, switches)
+
+
+def warn_of_slips(field: str, names: Iterable[object]) -> None:
+    """Log what looks like a tool's name with a slip in it: opencode takes any, and does nothing.
+
+    It is no error, for tools of MCP servers have names of their own.
+    """
+    for name in map(str, names):
+        if name not in TOOLS and (near := get_close_matches(name, TOOLS, 1, cutoff=0.75)):
+            text = "RunConfig.%s: opencode itself has no %r; did you mean %r?"
+            _log.warning(text, field, name, near[0])
 
 
 def check_actions(value: object, path: str, *, allow_ask: bool) -> None:

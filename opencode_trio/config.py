@@ -73,7 +73,7 @@ class RunConfig:
     one action for all.  The last rule that matches wins."""
     mcp: Mapping[str, Any] | None = _setting(check.is_json_object, show=_names)
     """MCP servers by name."""
-    tools: Mapping[str, Any] | None = _setting(check.is_json_object)
+    tools: Mapping[str, Any] | None = _setting(check.are_switches)
     """Tools (MCP globs, too) switched on and off."""
     instructions: Sequence[str] | None = _setting(check.is_texts)
     """Paths and globs of instruction files."""

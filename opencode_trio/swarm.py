@@ -234,6 +234,7 @@ async def open_swarm(
     Raises:
         ExceptionGroup: as a nursery does: what agents failed with (each has a note that names the
             agent and its session), and what the block raised.
+        OpenCodeConfigError: the workspace is not there, or an option cannot be right.
 
     **Cancellation**: aborts all agents, and waits until they have stopped.
     """
@@ -251,6 +252,8 @@ async def open_swarm(
     turnstile = Turnstile(limit, per_provider or {})
     bell = Bell()
     async with open_pool(source) as pool:
+        if workspace is not None:
+            pool.directory(workspace)
         with limit_spending(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft) as budget:
             try:
                 async with trio.open_nursery() as nursery:

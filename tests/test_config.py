@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import re
 from types import MappingProxyType
 from typing import Any
 
@@ -106,7 +107,7 @@ WRONG: dict[str, list[Any]] = {
         {"bash": {"git *": "never"}},
     ],
     "mcp": NO_JSON,
-    "tools": NO_JSON,
+    "tools": [*NO_JSON, {"bash": "deny"}, {"bash": None}, {"bash": {"git *": True}}],
     "instructions": [
         "\udcff",
         ["\udcff"],
@@ -211,6 +212,10 @@ def test_a_right_value_is_kept(field: str, value: Any) -> None:
         ({"mcp": {"a": {1}}}, "RunConfig.mcp: cannot be written as JSON: .*"),
         ({"tools": CIRCLE}, "RunConfig.tools: cannot be written as JSON: .*"),
         (
+            {"tools": {"bash": "deny"}},
+            r"RunConfig.tools\['bash'\]: expected True or False, got 'deny'",
+        ),
+        (
             {"instructions": "a.md"},
             "RunConfig.instructions: expected a list of strings, got str",
         ),
@@ -236,6 +241,27 @@ def test_a_right_value_is_kept(field: str, value: Any) -> None:
 def test_what_a_refusal_says(cfg: Any, message: str) -> None:
     with pytest.raises(OpenCodeConfigError, match=f"^{message}$"):
         RunConfig(**cfg)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "warning"),
+    [
+        ({"permission": {"bahs": "deny"}}, "RunConfig.permission: .* 'bahs'; did you mean 'bash'?"),
+        ({"tools": {"webfech": False}}, "RunConfig.tools: .* 'webfech'; did you mean 'webfetch'?"),
+        ({"permission": {"*": "ask", "bash": "deny", "edit": "deny", "task": "deny"}}, None),
+        (
+            {"permission": {"weather_today": "allow", "demo_*": "deny"}, "tools": {"jira": True}},
+            None,
+        ),
+    ],
+)
+def test_a_slip_in_a_tools_name_is_told(
+    caplog: pytest.LogCaptureFixture, cfg: Any, warning: str | None
+) -> None:
+    RunConfig(**cfg)
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == (warning is not None)
+    assert all(re.match(warning or "", text) for text in found)
 
 
 @settings(deadline=None)

@@ -99,6 +99,9 @@ async def test_options_reach_the_session(
         swarm.start_soon("two", run_cfg=own, on_question=refuse)
         with pytest.raises(OpenCodeConfigError, match="does not exist"):
             swarm.start_soon("three", workspace=tmp_path / "none")
+    with pytest.raises(OpenCodeConfigError, match="does not exist"):  # bare, and at once
+        async with open_swarm(client, workspace=tmp_path / "none"):
+            pass
     one, two = sorted(world.servers[0].sessions, key=lambda s: s.options["run_cfg"].model)
     assert one.directory == str(tmp_path.resolve())
     assert (one.options["run_cfg"], two.options["run_cfg"]) == (default, own)
