@@ -14,7 +14,7 @@ from opencode_trio._ask_desk import AskDesk, Handlers
 from opencode_trio._asked import request_of
 from opencode_trio._background import open_background
 from opencode_trio._endpoints import Call
-from opencode_trio._exchange import Exchange
+from opencode_trio._exchange import Exchange, deleted
 from opencode_trio._fold import TurnFold
 from opencode_trio._json import Json
 from opencode_trio._link import Link, copied
@@ -166,7 +166,7 @@ class Course:
                 self.desk.settled(name)
             case SessionDeleted(session_id=self._plan.root):
                 # opencode does not always answer the prompt then.
-                self._fail(OpenCodeServerError("somebody deleted the session", status_code=404))
+                self._fail(deleted())
 
     # --- from the prompt to the end --------------------------------------------------------------
 
@@ -176,6 +176,8 @@ class Course:
         try:
             answer = self.work.answer()
             await self._exchange.settle(answer or {})
+            if not self._exchange.is_left:
+                await self._exchange.check_is_there()
             self._conclude(answer)
             if self._stop_reason not in RETURNED:
                 await self._exchange.clear_up()

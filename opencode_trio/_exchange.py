@@ -39,6 +39,11 @@ ARRIVES_S = 0.2
 """What is on its way when a connection breaks is stored after this, or never."""
 
 
+def deleted() -> OpenCodeServerError:
+    """Say that a turn's session is gone."""
+    return OpenCodeServerError("somebody deleted the session", status_code=404)
+
+
 class Exchange:
     """One prompt, its answer, and what is stored of both.
 
@@ -91,10 +96,23 @@ class Exchange:
         """Find out why there is no answer; for a prompt that cannot run only the stream tells."""
         if error.status_code is None or not self._stored.link.bus.is_connected:
             return error
+        if await self._stored.is_deleted():
+            return deleted()
         with trio.move_on_after(DRY_S):
             while not self._live.errors:
                 await self._moved.wait()
         return turn_error(self._live.errors[-1]) if self._live.errors else error
+
+    async def check_is_there(self) -> None:
+        """See that what the agent failed with is not that somebody deleted its session.
+
+        opencode then tells first of what its database refuses, and of the deletion a moment later.
+
+        Raises:
+            OpenCodeServerError: it is.
+        """
+        if self._live.fold.last_error is not None and await self._stored.is_deleted():
+            raise deleted()
 
     async def missed(self) -> list[Event]:
         """Read what a broken stream may have missed of a running turn, as the events of it.

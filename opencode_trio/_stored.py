@@ -73,6 +73,14 @@ class StoredTurn:
             return exc.status_code == UNTOLD
         return True
 
+    async def is_deleted(self) -> bool:
+        """Say whether the session is gone, as far as the server answers."""
+        try:
+            await self.call(endpoints.get_session(self.root))
+        except OpenCodeServerError as exc:
+            return exc.status_code == NOT_FOUND
+        return False
+
     async def messages(self, expected: int | None = None) -> list[Json]:
         """Read the turn's own assistant messages.
 

@@ -263,6 +263,34 @@ async def test_a_session_that_somebody_deletes_is_the_end_of_its_turn(
         assert agent.aborts  # what it was at goes on for a while, else
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_session_that_is_deleted_fails_as_such(
+    autojump_clock: trio.testing.MockClock, is_answered: bool
+):
+    """Before it tells of the deletion, opencode tells of what its database refuses."""
+    agent = Agent()
+    refused = {"name": "UnknownError", "data": {"message": "Failed query: insert"}}
+    prompt = agent.server.routes[r"POST /session/(\w+)/message"]
+
+    async def gone(call: Any, session: str) -> Json:
+        agent.server.routes[r"GET /session/(\w+)"] = fail
+        agent.server.say(fake.event("session.error", sessionID=session, error=refused))
+        if not is_answered:
+            raise OpenCodeServerError("500", status_code=500)
+        agent.finish(refused)
+        answered: Json = await prompt(call, session)
+        return answered
+
+    def fail(call: Any, session: str) -> Json:
+        raise OpenCodeServerError("404", status_code=404)
+
+    async with talking(agent) as (session, _):
+        agent.server.routes[r"POST /session/(\w+)/message"] = gone
+        with pytest.raises(OpenCodeServerError, match="deleted the session") as caught:
+            await session.send("x")
+    assert caught.value.status_code == 404
+
+
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_compaction_that_is_broken_off_is_forgotten(
     autojump_clock: trio.testing.MockClock, ends: bool
