@@ -37,10 +37,15 @@ def test_the_changelog_has_this_version() -> None:
 
 
 def test_the_version_is_written_once() -> None:
-    """Wheel and documentation read it in the package; elsewhere it would be forgotten."""
+    """Wheel and documentation read it in the package; elsewhere it would be forgotten.
+
+    What was measured says which version it measured, and goes on saying so in the next one.
+    """
     version = re.escape(opencode_trio.__version__)
     files = [ROOT / "pyproject.toml", ROOT / "noxfile.py", *ROOT.glob("opencode_trio/**/*.py")]
-    files += [page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts]
+    measured = ROOT / "docs/benchmarks.md"
+    pages = [page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts]
+    files += [page for page in pages if page != measured]
     files += [ROOT / "README.md", ROOT / "docs/conf.py"]
     found = {
         str(path.relative_to(ROOT)): line
