@@ -20,6 +20,7 @@ from opencode_trio.asks import (
     reply,
 )
 from opencode_trio.errors import OpenCodeServerError
+from opencode_trio.events import Event, PermissionAsked, QuestionAsked
 
 _log = logging.getLogger("opencode_trio")
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 REFUSE_S = 5.0
 """For telling the server no while a turn is failing; the abort that follows says it again."""
+
+ASKED = (PermissionAsked, QuestionAsked)
 
 GONE = frozenset({400, 404, 409})
 """What the server answers when a request has been answered already, or its turn has ended."""
@@ -81,10 +84,12 @@ class AskDesk:
         """What waits for an answer, the oldest first."""
         return [entry.request for entry in self._open.values()]
 
+    def knows(self, event: Event) -> bool:
+        """Say whether an event asks what has been taken already: it may be told, and found, too."""
+        return isinstance(event, ASKED) and event.request_id in self._known
+
     def asked(self, request: AskRequest) -> None:
-        """Take a request; one that is known already changes nothing."""
-        if request.request_id in self._known:
-            return
+        """Take a request; no one may be taken twice."""
         self._known.add(request.request_id)
         entry = self._open[request.request_id] = _Open(request)
         if (handler := self._handlers.of(request)) is not None:

@@ -90,6 +90,8 @@ class Course:
         self._stop_reason: StopReason | None = None
         self._settled = trio.Event()  # it is known what came of the prompt
         self._told = trio.Event()  # whoever waits can be told the end
+        self._abandoned = trio.Event()  # nobody wants what the agent still does
+        self._ended = trio.Event()  # the server has finished with it
 
     @property
     def message_id(self) -> str:
@@ -125,6 +127,8 @@ class Course:
     def deliver(self, event: Event) -> None:
         """Take an event of the session's tree."""
         self._heard = trio.current_time()
+        if self.desk.knows(event):
+            return
         try:
             shown = self._live.take(event, time.time())
         except OpenCodeLimitError as exc:
@@ -199,16 +203,23 @@ class Course:
                 self._fail(OpenCodeLimitError(text, limit="fail_if_silent", allowed=seconds))
             await trio.sleep(min(max(left, 0), SILENCE_CHECK_S))
 
-    async def stop(self) -> None:
-        """End the turn on the server and wait until it has; shielded, and bounded.
+    async def end_when_abandoned(self) -> None:
+        """End the turn on the server once it has failed, however slowly it is read, or is left.
 
         What has not been answered is aborted.  A server of ours that does not obey is ended.
         """
-        self._exchange.is_left = True
+        await self._abandoned.wait()
         with ended_in_time(self.work.stored):
             if not self._settled.is_set():
                 await self.work.end()
                 await self._settled.wait()
+        self._ended.set()
+
+    async def stop(self) -> None:
+        """Leave the turn, and wait until the server has finished with it; shielded, and bounded."""
+        self._abandon()
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
         self._finish()
         if isinstance(self._failure, OpenCodeError):
             self._failure.partial = self.result
@@ -239,6 +250,8 @@ class Course:
                 _log.warning("could not read what the event stream missed: %s", exc)
                 await trio.sleep(RESYNC_AGAIN_S)
         for event in missed or ():
+            if self.desk.knows(event):
+                continue
             self._live.fold.fold(event)
             self.mailbox.put(event)
             self._act_on(event)
@@ -253,6 +266,11 @@ class Course:
         if isinstance(error, OpenCodeError):
             error.partial = self.result
         self._finish()
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self._exchange.is_left = True
+        self._abandoned.set()
 
     def _finish(self) -> None:
         self.mailbox.close()
@@ -282,6 +300,7 @@ async def open_course(link: Link, plan: TurnPlan) -> AsyncGenerator[Course]:
         course = Course(link, plan, tasks)
         with link.bus.subscribed(plan.root, course):
             tasks.start_soon(course.run)
+            tasks.start_soon(course.end_when_abandoned)
             if plan.fail_if_silent_s is not None:
                 tasks.start_soon(course.watch_silence, plan.fail_if_silent_s)
             try:

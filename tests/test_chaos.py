@@ -21,18 +21,18 @@ from opencode_trio.testing import Prices, Usage
 
 TESTS = Path(__file__).resolve().parent
 
-PLOT = Plot([], COMPLETED, text="chaos-1-a says: hello", requests=1, asks=1)
+PLOT = Plot([], COMPLETED, text="chaos-0-01-a says: hello", requests=1, asks=1)
 USED = Usage(input=1000, output=100)
 ENTRY = Entry("ses_1", "root", USED)
 RESULT = RunResult(
-    final_text="chaos-1-a says: hello",
-    text="chaos-1-a says: hello",
+    final_text="chaos-0-01-a says: hello",
+    text="chaos-0-01-a says: hello",
     stop_reason="completed",
     session_id="ses_1",
     total_cost=Prices().cost_usd(USED),
     token_usage=TokenUsage(input=1000, output=100),
 )
-REPORT = Report(mark="chaos-1-a", twist="none", end="completed", result=RESULT, asks=1)
+REPORT = Report(mark="chaos-0-01-a", twist="none", end="completed", result=RESULT, asks=1)
 
 
 def test_a_seed_says_what_happens() -> None:
@@ -51,10 +51,10 @@ def test_a_seed_says_what_happens() -> None:
         ({"end": "cancelled"}, {}, [ENTRY], "ended as 'cancelled'"),
         ({"end": "cancelled", "twist": "cancel scope"}, {}, [ENTRY], None),
         ({"end": "empty", "more_ends": frozenset({"empty"})}, {}, [ENTRY], "its stop_reason is"),
-        ({"foreign": frozenset({"chaos-2-a"})}, {}, [ENTRY], "saw words of"),
+        ({"foreign": frozenset({"chaos-0-02-a"})}, {}, [ENTRY], "saw words of"),
         ({"asks": 2}, {}, [ENTRY], "asked its handlers 2 times"),
-        ({}, {"text": "chaos-2-a says: hello"}, [ENTRY], "its result has words of"),
-        ({}, {"final_text": "chaos-1-a says: he"}, [ENTRY], "answered"),
+        ({}, {"text": "chaos-0-02-a says: hello"}, [ENTRY], "its result has words of"),
+        ({}, {"final_text": "chaos-0-01-a says: he"}, [ENTRY], "answered"),
         ({}, {}, [ENTRY, Entry("ses_1", "root", None)], "asked the model 2 times"),
         ({}, {}, [], "asked the model 0 times"),
         ({}, {}, [ENTRY, Entry("ses_2", "root", None)], "was done in 2 sessions"),

@@ -26,7 +26,7 @@ from opencode_trio.errors import (
     OpenCodeServerError,
     OpenCodeTurnError,
 )
-from opencode_trio.events import ErrorInfo, SessionIdle, TextDelta
+from opencode_trio.events import ErrorInfo, PermissionAsked, SessionIdle, TextDelta
 from opencode_trio.server import OpenCodeServer
 from opencode_trio.session import Session
 
@@ -848,3 +848,40 @@ async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.Moc
             agent.finish()
             await turn.wait()
         assert turn.result.final_text == "answer to x"
+
+
+async def test_what_was_told_and_is_found_again_is_asked_once(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        async with session.stream("x", answer_by_hand=True) as turn:
+            await settled()
+            agent.server.say(fake.event("permission.asked", **ASK))
+            agent.server.routes["GET /permission"] = lambda call: [ASK]
+            await settled()
+            agent.server.hang_up()
+            await settled(5)
+            agent.server.say(fake.event("permission.asked", **ASK))
+            await settled()
+            agent.finish()
+            asked = [event async for event in turn if isinstance(event, PermissionAsked)]
+        assert [ask.request_id for ask in asked] == ["per_1"]
+
+
+async def test_a_turn_that_fails_is_aborted_though_its_reader_is_slow(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeLimitError) as failed:
+            async with session.stream("x", fail_if_silent=20) as turn:
+                await settled(23)
+                assert (agent.aborts, agent.busy) == (1, set())
+                await trio.sleep(60)
+                async for _event in turn:
+                    await trio.sleep(60)
+        assert failed.value.limit == "fail_if_silent"
+        assert agent.aborts == 1
+        agent.finish()
+        assert (await session.send("y")).final_text == "answer to y"

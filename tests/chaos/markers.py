@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from string import ascii_lowercase
 
-MARKER = re.compile(r"chaos-\d+-[a-z]+")
+MARKER = re.compile(r"chaos-\d+-\d\d-[a-z]+")
 
 
 def marker(number: int, turn: int) -> str:
-    """Name a turn of an activity."""
-    return f"chaos-{number}-{ascii_lowercase[turn]}"
+    """Name a turn of an activity.
+
+    opencode takes any refusal for a passing one whose text has ``500`` or ``429`` in it, and the
+    like: never write three digits in a row.
+    """
+    return f"chaos-{number // 100}-{number % 100:02}-{ascii_lowercase[turn]}"
 
 
 def markers_in(*texts: str) -> set[str]:
