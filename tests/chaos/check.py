@@ -64,7 +64,7 @@ def complaints(report: Report, plot: Plot, entries: Sequence[Entry], prices: Pri
     ]
     if report.result is not None:
         found += _about_the_result(report, report.result, plot)
-        found += _about_costs(report, report.result, entries, prices)
+        found += _about_costs(report, report.result, entries, prices, plot)
     return [f"{report.mark}: {text}" for text in found]
 
 
@@ -72,6 +72,8 @@ def _about_its_end(report: Report, plot: Plot) -> Iterable[str]:
     ends = plot.ends_in(is_run=report.is_run) if report.has_begun else {"opened"}
     may = allowed(ends, report.twist, report.gusts, opening=not report.has_begun)
     may |= report.more_ends
+    if _may_lose_its_child(report, plot):
+        may |= {"completed"}
     if report.end not in may:
         yield f"ended as {report.end!r}, allowed was {sorted(may)}: {report.error}"
 
@@ -104,6 +106,7 @@ def _about_requests(report: Report, plot: Plot, entries: Sequence[Entry]) -> Ite
     if len(entries) > most:
         yield f"asked the model {len(entries)} times, at most {most} were due"
     exact = report.end in plot.ends_in(is_run=report.is_run) and report.attempts == 1
+    exact = exact and not _may_lose_its_child(report, plot)
     if exact and plot.requests is not None and len(entries) != plot.requests:
         yield f"asked the model {len(entries)} times, {plot.requests} were due"
     if exact and report.asks not in {None, plot.asks}:
@@ -111,13 +114,13 @@ def _about_requests(report: Report, plot: Plot, entries: Sequence[Entry]) -> Ite
 
 
 def _about_costs(
-    report: Report, result: RunResult, entries: Sequence[Entry], prices: Prices
+    report: Report, result: RunResult, entries: Sequence[Entry], prices: Prices, plot: Plot
 ) -> Iterable[str]:
     """Compare the result's costs with what the model charged the result's sessions."""
     mine = [entry for entry in entries if _counts(entry, result, report)]
     charged = [entry.charged for entry in mine if entry.charged is not None]
     cost = sum(map(prices.cost_usd, charged))
-    if _is_exact(report):
+    if _is_exact(report) and not _may_lose_its_child(report, plot):
         if not math.isclose(result.total_cost, cost, abs_tol=1e-9):
             yield f"cost ${result.total_cost:.6f}, the model charged ${cost:.6f}"
         if _tokens(result) != sum_usage(charged):
@@ -132,6 +135,12 @@ def _counts(entry: Entry, result: RunResult, report: Report) -> bool:
     if report.attempts == 1:
         return True
     return entry.session_id in {result.session_id, *result.cost_by_session}
+
+
+def _may_lose_its_child(report: Report, plot: Plot) -> bool:
+    """Whether an abort may have hit a subagent alone: of one that waits for an answer the parent
+    goes on, and is aborted only by the next."""
+    return report.twist == "third party" and plot.child_waits
 
 
 def _is_exact(report: Report) -> bool:

@@ -73,6 +73,11 @@ class Plot:
         """Whether the answer is to match a schema."""
         return "output" in self.options
 
+    @property
+    def child_waits(self) -> bool:
+        """Whether it is a subagent that waits for an answer."""
+        return bool(self.child and self.asks)
+
     def ends_in(self, *, is_run: bool) -> frozenset[str]:
         """Return its possible ends, in a run or in a session."""
         return self.in_run if is_run and self.in_run is not None else self.ends
@@ -301,7 +306,8 @@ def silent_handler(mark: str, chance: Random) -> Plot:
     by_child = chance.random() < 0.5
     asking = [said(chance, bash(f"{ASKED} {mark}")), said(chance, f"{mark} goes on")]
     root = [said(chance, task(mark)), said(chance, f"{mark} goes on")] if by_child else asking
-    return Plot(root, NEVER, child=asking, handler="never", asks=1)
+    child = asking if by_child else []
+    return Plot(root, NEVER, child=child, handler="never", asks=1)
 
 
 def child_has_a_question(mark: str, chance: Random) -> Plot:
