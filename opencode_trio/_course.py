@@ -252,7 +252,10 @@ class Course:
         for event in missed or ():
             if self.desk.knows(event):
                 continue
-            self._live.fold.fold(event)
+            try:
+                self._live.take_found(event, time.time())
+            except OpenCodeLimitError as exc:
+                self._fail(exc)
             self.mailbox.put(event)
             self._act_on(event)
 

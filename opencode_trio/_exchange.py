@@ -124,9 +124,11 @@ class Exchange:
         subagents = await self._stored.subagent_messages(self._stored.subagents)
         turn = await self._stored.messages()
         asks = await self._stored.asks()
+        states = await self._stored.states()
+        self._live.retrying.intersection_update(state.session_id for state in states)
         self._live.has_begun = self._live.has_begun or bool(turn)
         messages = [*chain.from_iterable(subagents.values()), *turn]
-        return [*chain.from_iterable(map(message_events, messages)), *asks]
+        return [*chain.from_iterable(map(message_events, messages)), *asks, *states]
 
     async def _ask(self) -> Json:
         for attempt in count(1):

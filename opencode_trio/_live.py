@@ -77,15 +77,31 @@ class LiveTurn:
         self.fold.add(event)
         if isinstance(event, TextDelta):
             return self._deltas.sort(event)
-        self._note(event)
-        self.guard.check(event, cost_usd=lambda: self.fold.total_cost, now_s=now_s)
+        self._weigh(event, now_s)
         return self._deltas.sort(event)
+
+    def take_found(self, event: Event, now_s: float) -> None:
+        """Take an event that was read, not told; it may have been told before, or be told again.
+
+        Args:
+            event: the event, of this turn.
+            now_s: the time, in seconds since the epoch.
+
+        Raises:
+            OpenCodeLimitError: the turn must go no further.  The event has been counted.
+        """
+        self.fold.fold(event)
+        self._weigh(event, now_s)
 
     def is_of_this_turn(self, event: Event) -> bool:
         """Say whether an event belongs to this turn, or to one before it."""
         message = event.message_id if isinstance(event, PartEvent | MessageUpdated) else None
         self.has_begun = self.has_begun or message == self.message_id
         return self.has_begun and (message is None or message >= self.message_id)
+
+    def _weigh(self, event: Event, now_s: float) -> None:
+        self._note(event)
+        self.guard.check(event, cost_usd=lambda: self.fold.total_cost, now_s=now_s)
 
     def _note(self, event: Event) -> None:
         match event:

@@ -126,6 +126,19 @@ class StoredTurn:
             found += [bus_event({"type": kind, "properties": ask}) for ask in asks]
         return found
 
+    async def states(self) -> list[Event]:
+        """Read what those of the turn's tree are at that are not idle, as the events that told it."""
+        states = await self.call(endpoints.statuses())
+        return [
+            bus_event(
+                {
+                    "type": "session.status",
+                    "properties": {"sessionID": session, "status": states[session]},
+                }
+            )
+            for session in states.keys() & {self.root, *self.subagents}
+        ]
+
     async def is_idle(self) -> bool:
         """Say whether neither the session nor a subagent works, as far as the server answers."""
         try:

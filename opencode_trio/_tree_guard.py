@@ -36,12 +36,14 @@ class TreeGuard:
 
     limits: Limits
     _steps: int = attrs.field(default=0, init=False)
+    _known: set[str] = attrs.field(factory=set[str], init=False)
+    """The parts that have been counted: they may be told, and found in what is stored, too."""
     _runaways: dict[str | None, RunawayGuard] = attrs.field(
         factory=dict[str | None, RunawayGuard], init=False
     )
 
     def check(self, event: Event, *, cost_usd: Callable[[], float], now_s: float) -> None:
-        """Take the tree's next event.
+        """Take the tree's next event; a step that has been counted is not counted again.
 
         Args:
             event: the event.
@@ -51,6 +53,8 @@ class TreeGuard:
         Raises:
             OpenCodeLimitError: the turn must go no further.
         """
+        if self._is_counted(event):
+            return
         match event:
             case SessionRetrying(next_at_s=next_at_s):
                 self._check_wait(next_at_s - now_s)
@@ -65,6 +69,13 @@ class TreeGuard:
                 runaway.check(event)
             case MessageUpdated(is_complete=True):
                 self._check_cost(cost_usd(), goes_on=False)
+
+    def _is_counted(self, event: Event) -> bool:
+        part = event.part_id if isinstance(event, StepStarted | StepFinished) else None
+        if part is None or part in self._known:
+            return part is not None
+        self._known.add(part)
+        return False
 
     def _check_cost(self, cost: float, *, goes_on: bool) -> None:
         allowed = self.limits.max_cost_usd

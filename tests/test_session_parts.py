@@ -271,6 +271,9 @@ def test_guards():
     assert run_guard(Limits(max_cost_usd=1), MessageUpdated(is_complete=True), cost=2)
     assert run_guard(Limits(), SessionRetrying(next_at_s=1010)) is None
     assert run_guard(Limits(), SessionRetrying(next_at_s=90_000)) == "max_retry_wait_s"
+    told_twice = [attrs.evolve(step, part_id="prt_1"), attrs.evolve(broken, part_id="prt_2")]
+    assert run_guard(Limits(max_steps=2), *told_twice, *told_twice, *told_twice) is None
+    assert run_guard(Limits(max_steps=2), *told_twice, step, step) == "max_steps"
     assert run_guard(Limits(max_retry_wait_s=None), SessionRetrying(next_at_s=90_000)) is None
 
 

@@ -869,6 +869,56 @@ async def test_what_was_told_and_is_found_again_is_asked_once(
         assert [ask.request_id for ask in asked] == ["per_1"]
 
 
+@pytest.mark.parametrize("limit", ["max_retry_wait_s", "unknown_finishes", "max_steps"])
+async def test_guards_count_what_an_outage_kept_from_them(
+    limit: str, autojump_clock: trio.testing.MockClock
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeLimitError) as failed:
+            async with session.stream("x", max_steps=10) as turn:
+                await settled()
+                agent.server.hang_up()
+                if limit == "max_retry_wait_s":
+                    status = {"type": "retry", "attempt": 1, "message": "spent", "next": 9e15}
+                    agent.server.routes["GET /session/status"] = lambda call: {ROOT: status}
+                else:
+                    agent.messages += steps_of(turn.message_id, limit)
+                await trio.sleep(30)
+                agent.finish()
+                await turn.wait()
+        assert (failed.value.limit, agent.aborts > 0) == (limit, True)
+
+
+def steps_of(parent: str, limit: str) -> list[Json]:
+    number, reason = (3, "unknown") if limit == "unknown_finishes" else (10, "tool-calls")
+    found: list[Json] = []
+    for n in range(number):
+        message = f"msg_f{n:011x}zz"
+        ids = {"messageID": message, "sessionID": ROOT}
+        parts = [
+            ids | {"type": "step-start", "id": f"prt_a{n}"},
+            ids | {"type": "step-finish", "id": f"prt_b{n}", "reason": reason, "cost": 0.1},
+        ]
+        found.append({"info": fake.assistant(ROOT, message, parent), "parts": parts})
+    return found
+
+
+async def test_who_recovered_during_an_outage_is_no_longer_waited_for(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeLimitError):
+            async with session.stream("x", fail_if_silent=20) as turn:
+                await settled()
+                agent.server.say(fake.status(ROOT, "retry", attempt=1, next=0, message="m"))
+                await settled()
+                agent.server.hang_up()
+                await turn.wait()
+        assert trio.current_time() < 25
+
+
 async def test_a_turn_that_fails_is_aborted_though_its_reader_is_slow(
     autojump_clock: trio.testing.MockClock,
 ):
