@@ -139,6 +139,12 @@ class OpenCodeTurnError(OpenCodeError):
         self.status_code: int | None = self.error.status_code
         self.is_retryable: bool | None = self.error.is_retryable
 
+    def __str__(self) -> str:
+        said = self.error.message
+        if said and said in self.stderr.replace('\\"', '"'):
+            return str(self.args[0])  # the log says the same, at length
+        return super().__str__()
+
 
 class OpenCodeLimitError(OpenCodeError):
     """A budget or a guard against runaways ended the turn.

@@ -108,6 +108,22 @@ def test_a_copy_carries_the_same(
 
 
 @pytest.mark.parametrize(
+    ("said", "stderr", "text"),
+    [
+        ('no "x"', 'level=ERROR error="no \\"x\\"" cause="at 1:2"', "APIError: why"),
+        ('no "x"', "something else", "APIError: why\nstderr (its end):\nsomething else"),
+        ("", "something else", "APIError: why\nstderr (its end):\nsomething else"),
+    ],
+)
+def test_a_log_that_only_repeats_the_providers_words_is_not_in_the_text(
+    said: str, stderr: str, text: str
+) -> None:
+    error = OpenCodeTurnError("APIError: why", error=ErrorInfo("APIError", said), stderr=stderr)
+    assert str(error) == text
+    assert error.stderr == stderr
+
+
+@pytest.mark.parametrize(
     ("stderr", "text"),
     [
         ("", "it broke"),
