@@ -19,7 +19,7 @@ from opencode_trio.asks import (
     refusal,
     reply,
 )
-from opencode_trio.errors import OpenCodeServerError
+from opencode_trio.errors import OpenCodeError, OpenCodeServerError
 from opencode_trio.events import Event, PermissionAsked, QuestionAsked
 
 _log = logging.getLogger("opencode_trio")
@@ -123,7 +123,7 @@ class AskDesk:
         _log.info("nobody is there to answer %r: refused", entry.request)
         try:
             await self._send(refusal(entry.request))
-        except OpenCodeServerError as exc:
+        except OpenCodeError as exc:
             self._crashed(exc)
         self.settled(entry.request.request_id)
 

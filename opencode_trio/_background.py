@@ -1,7 +1,8 @@
 """Tasks that belong to a block.
 
 They are no user's business: they record what goes wrong, and the call that the user awaits raises
-it.  So an error of the block leaves it bare, not in a group, and they outlast the block's own
+it.  Ctrl+C is none of theirs either (`trio.lowlevel.enable_ki_protection`): it is for the user's
+code.  So an error of the block leaves it bare, not in a group, and they outlast the block's own
 cancellation for as long as its goodbye takes.
 """
 

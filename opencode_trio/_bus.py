@@ -115,6 +115,7 @@ class Bus:
         finally:
             del self._roots[root]
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Read until cancelled.  Failures are recorded and the stream is opened again."""
         attempt, down_since = 0, trio.current_time()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from opencode_trio._ask_desk import AskDesk, Handlers
+from opencode_trio._ask_desk import ASKED, AskDesk, Handlers
 from opencode_trio._asked import request_of
 from opencode_trio._background import open_background
 from opencode_trio._endpoints import Call
@@ -90,6 +90,7 @@ class Course:
         self._stop_reason: StopReason | None = None
         self._settled = trio.Event()  # it is known what came of the prompt
         self._told = trio.Event()  # whoever waits can be told the end
+        self._gaps = 0  # of the stream, that are being filled
         self._abandoned = trio.Event()  # nobody wants what the agent still does
         self._ended = trio.Event()  # the server has finished with it
 
@@ -127,27 +128,37 @@ class Course:
     def deliver(self, event: Event) -> None:
         """Take an event of the session's tree."""
         self._heard = trio.current_time()
-        if self.desk.knows(event):
-            return
-        try:
-            shown = self._live.take(event, time.time())
-        except OpenCodeLimitError as exc:
-            shown = [event]
-            self._fail(exc)
-        for item in shown:
-            self._show(item)
-        if not isinstance(event, TextDelta):  # nine in ten are, and settle nothing
-            self._act_on(event)
+        self._take(event, self._live.take)
+        if not isinstance(event, TextDelta):
             self._exchange.heard()
 
     def resumed(self) -> None:
         """Fill the gap that the stream has had."""
         self._exchange.has_gap = True
-        self._tasks.start_soon(self._resync)
+        self._gaps += 1
+        if self._gaps == 1:
+            self._tasks.start_soon(self._resync)
 
     def lost(self, error: OpenCodeServerError) -> None:
         """Fail: nothing more can be heard."""
         self._fail(copied(error))
+
+    def _take(self, event: Event, take: Callable[[Event, float], list[Event]]) -> None:
+        if self.desk.knows(event):
+            return
+        excess: OpenCodeLimitError | None = None
+        try:
+            shown = take(event, time.time())
+        except OpenCodeLimitError as exc:
+            shown, excess = [event], exc
+        if isinstance(event, ASKED):
+            shown = [event]  # also of a turn that is not yet known to have begun: it is to answer
+        for item in shown:
+            self._show(item)
+        if excess is not None:
+            self._fail(excess)
+        if not isinstance(event, TextDelta):  # nine in ten are, and settle nothing
+            self._act_on(event)
 
     def _show(self, event: Event) -> None:
         self.mailbox.put(event)
@@ -174,8 +185,16 @@ class Course:
 
     # --- from the prompt to the end --------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Prompt, wait for the answer, and find out what came of it.  Raises nothing."""
+        try:
+            await self._run()
+        finally:  # or the end would be waited for in vain
+            self._settled.set()
+        self._finish()
+
+    async def _run(self) -> None:
         await self.work.run()
         try:
             answer = self.work.answer()
@@ -185,13 +204,12 @@ class Course:
             self._conclude(answer)
             if self._stop_reason not in RETURNED:
                 await self._exchange.clear_up()
-        except OpenCodeServerError as exc:
+        except OpenCodeError as exc:
             reason = await self._exchange.true_reason(exc)
             self._stop_reason = self._stop_reason or "error"
             self._fail(reason)
-        self._settled.set()
-        self._finish()
 
+    @trio.lowlevel.enable_ki_protection
     async def watch_silence(self, seconds: float) -> None:
         """Fail the turn when nothing has been heard for so long."""
         while not self._told.is_set():
@@ -201,19 +219,25 @@ class Course:
             if left <= 0:
                 text = f"nothing was heard of the turn for fail_if_silent={seconds:g} s"
                 self._fail(OpenCodeLimitError(text, limit="fail_if_silent", allowed=seconds))
+                return
             await trio.sleep(min(max(left, 0), SILENCE_CHECK_S))
 
+    @trio.lowlevel.enable_ki_protection
     async def end_when_abandoned(self) -> None:
         """End the turn on the server once it has failed, however slowly it is read, or is left.
 
         What has not been answered is aborted.  A server of ours that does not obey is ended.
         """
-        await self._abandoned.wait()
-        with ended_in_time(self.work.stored):
-            if not self._settled.is_set():
-                await self.work.end()
-                await self._settled.wait()
-        self._ended.set()
+        try:
+            await self._abandoned.wait()
+        finally:  # also when another of the turn's tasks has crashed: `stop` waits for this one
+            try:
+                with ended_in_time(self.work.stored):
+                    if not self._settled.is_set():
+                        await self.work.end()
+                        await self._settled.wait()
+            finally:
+                self._ended.set()
 
     async def stop(self) -> None:
         """Leave the turn, and wait until the server has finished with it; shielded, and bounded."""
@@ -241,23 +265,25 @@ class Course:
         if (failure := verdict(stop, fold.last_error, broken_off=_broken_off())) is not None:
             self._fail(failure)
 
+    @trio.lowlevel.enable_ki_protection
     async def _resync(self) -> None:
-        missed: list[Event] | None = None
-        while missed is None and not self._told.is_set():
+        filled = 0
+        while filled < self._gaps and not self.work.over.is_set():
+            gaps = self._gaps
             try:
                 missed = await self._exchange.missed()
-            except OpenCodeServerError as exc:
+            except OpenCodeError as exc:
+                if await self._exchange.is_deleted():
+                    return self._fail(deleted())
                 _log.warning("could not read what the event stream missed: %s", exc)
                 await trio.sleep(RESYNC_AGAIN_S)
-        for event in missed or ():
-            if self.desk.knows(event):
                 continue
-            try:
-                self._live.take_found(event, time.time())
-            except OpenCodeLimitError as exc:
-                self._fail(exc)
-            self.mailbox.put(event)
-            self._act_on(event)
+            if not self.work.over.is_set():  # else all of it is read once more, and that counts
+                for event in missed:
+                    self._take(event, self._live.take_found)
+            filled = gaps
+        self._gaps = 0
+        return None
 
     def _fail(self, error: BaseException) -> None:
         """Record what ended the turn; the first reason counts."""

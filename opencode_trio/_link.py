@@ -145,6 +145,7 @@ class Link:
             self._warm.pop(directory, None)
             raise copied(warming.failure)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_warming(self, directory: str, warming: _Warming) -> None:
         try:
             await self.call(providers(), directory)
@@ -157,6 +158,7 @@ class Link:
         if isinstance(event, PermissionAsked | QuestionAsked):
             self._tasks.start_soon(self._find_family, event)
 
+    @trio.lowlevel.enable_ki_protection
     async def _find_family(self, event: Event) -> None:
         """Find out whose subagent asks, of which no event told that it began.
 

@@ -80,18 +80,14 @@ class LiveTurn:
         self._weigh(event, now_s)
         return self._deltas.sort(event)
 
-    def take_found(self, event: Event, now_s: float) -> None:
+    def take_found(self, event: Event, now_s: float) -> list[Event]:
         """Take an event that was read, not told; it may have been told before, or be told again.
 
-        Args:
-            event: the event, of this turn.
-            now_s: the time, in seconds since the epoch.
-
-        Raises:
-            OpenCodeLimitError: the turn must go no further.  The event has been counted.
+        As `take`, of an event that is certainly of this turn.
         """
         self.fold.fold(event)
         self._weigh(event, now_s)
+        return self._deltas.sort(event)
 
     def is_of_this_turn(self, event: Event) -> bool:
         """Say whether an event belongs to this turn, or to one before it."""

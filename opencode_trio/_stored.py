@@ -169,6 +169,7 @@ class StoredTurn:
         states = await self.call(endpoints.statuses())
         return states.keys() & {self.root, *self.subagents}
 
+    @trio.lowlevel.enable_ki_protection
     async def _abort_subagents(self) -> None:
         try:
             working = await self._working()
@@ -179,6 +180,7 @@ class StoredTurn:
             for session in working - {self.root}:
                 nursery.start_soon(self._abort, session)
 
+    @trio.lowlevel.enable_ki_protection
     async def _abort(self, session: str) -> OpenCodeServerError | None:
         try:
             await self.call(endpoints.abort(session))

@@ -36,6 +36,8 @@ class TreeGuard:
 
     limits: Limits
     _steps: int = attrs.field(default=0, init=False)
+    _newest: dict[str | None, str] = attrs.field(factory=dict[str | None, str], init=False)
+    """The message of each session's newest step."""
     _known: set[str] = attrs.field(factory=set[str], init=False)
     """The parts that have been counted: they may be told, and found in what is stored, too."""
     _runaways: dict[str | None, RunawayGuard] = attrs.field(
@@ -60,9 +62,13 @@ class TreeGuard:
                 self._check_wait(next_at_s - now_s)
             case StepStarted():
                 self._steps += 1
+                newest = self._newest.get(event.session_id, "")
+                self._newest[event.session_id] = max(newest, event.message_id or "")
                 check_steps(self._steps, self.limits.max_steps)
             case StepFinished(reason=reason):
-                goes_on = reason == "tool-calls"
+                # What is found after an outage may be older than what has been told since.
+                has_gone_on = (event.message_id or "") < self._newest.get(event.session_id, "")
+                goes_on = reason == "tool-calls" and not has_gone_on
                 check_steps(self._steps + goes_on, self.limits.max_steps)
                 self._check_cost(cost_usd(), goes_on=goes_on)
                 runaway = self._runaways.setdefault(event.session_id, RunawayGuard())

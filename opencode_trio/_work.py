@@ -79,6 +79,7 @@ class Work(Generic[T]):
         self.over: trio.Event = trio.Event()
         """Set when there is an answer, or will be none."""
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Send the request and wait; raises nothing."""
         try:
@@ -130,6 +131,7 @@ class Work(Generic[T]):
                 return False
         return False
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep_aborting(self) -> None:
         async with trio.open_nursery() as nursery:
             while not self.over.is_set():
@@ -137,6 +139,7 @@ class Work(Generic[T]):
                 with trio.move_on_after(ABORT_AGAIN_S):
                     await self.over.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def _abort_once(self) -> None:
         with trio.move_on_after(ABORT_ANSWER_S), suppress(OpenCodeServerError):
             await self.stored.abort()

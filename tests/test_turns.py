@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 import fake_server as fake
-from fake_server import FakeServer
+from fake_agent import (
+    ASK,
+    ROOT,
+    Agent,
+    LateServer,
+    allow_and_note,
+    hear_heartbeats,
+    settled,
+    talking,
+)
 from opencode_trio._ask_desk import Handlers
-from opencode_trio._background import open_background
 from opencode_trio._json import Json
-from opencode_trio._link import Link
 from opencode_trio.asks import PermissionAnswer
-from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeCancelledError,
     OpenCodeConfigError,
@@ -26,167 +29,8 @@ from opencode_trio.errors import (
     OpenCodeServerError,
     OpenCodeTurnError,
 )
-from opencode_trio.events import ErrorInfo, PermissionAsked, SessionIdle, TextDelta
-from opencode_trio.server import OpenCodeServer
+from opencode_trio.events import ErrorInfo, SessionIdle, StepStarted, TextDelta
 from opencode_trio.session import Session
-
-ROOT = "ses_root"
-ASK = {
-    "id": "per_1",
-    "sessionID": ROOT,
-    "permission": "bash",
-    "patterns": ["ls"],
-    "metadata": {},
-    "always": [],
-}
-
-
-@attrs.define(eq=False)
-class Agent:
-    """A fake agent in a fake server: it answers a prompt when the test lets it."""
-
-    server: FakeServer = attrs.field(factory=FakeServer)
-    prompts: list[str] = attrs.field(factory=list)
-    messages: list[Json] = attrs.field(factory=list)
-    busy: set[str] = attrs.field(factory=set)
-    aborts: int = 0
-    obeys: bool = True
-    is_structured: bool = False
-    """Whether its first prompt asked for a structured answer, which opencode cannot tell."""
-    has_ended: bool = False
-    _answer: trio.Event = attrs.field(factory=trio.Event)
-    _error: Json | None = None
-
-    def __attrs_post_init__(self) -> None:
-        self.server.routes |= {
-            r"POST /session/(\w+)/message": self.prompt,
-            r"POST /session/(\w+)/abort": self.abort,
-            r"GET /session/(\w+)/message": self.list_messages,
-            r"GET /session/(\w+)/message/(\w+)": self.one_message,
-            r"GET /session/(\w+)/children": lambda call, session: [],
-            r"GET /session/status": lambda call: {s: {"type": "busy"} for s in self.busy},
-            r"GET /config/providers": lambda call: {},
-            r"GET /permission": lambda call: [],
-            r"GET /question": lambda call: [],
-            r"POST /permission/(\w+)/reply": lambda call, request: True,
-        }
-
-    async def prompt(self, call: Any, session: str) -> Json:
-        message = call.body["messageID"]
-        self.prompts.append(call.body["parts"][0]["text"])
-        self.busy.add(session)
-        self.messages.append({"info": {"id": message, "role": "user"}, "parts": []})
-        self.server.say(fake.user_message(session, message), fake.status(session, "busy"))
-        await self._answer.wait()
-        self._answer = trio.Event()
-        answer = self.message("answer to " + self.prompts[-1], message, self._error)
-        self.messages.append(answer)
-        for part in answer["parts"]:
-            self.server.say(fake.event("message.part.updated", sessionID=session, part=part))
-        self.server.say(fake.assistant_message(session, answer["info"]))
-        self.busy.discard(session)
-        return answer
-
-    def message(self, text: str, parent: str, error: Json | None) -> Json:
-        identifier = f"msg_f{len(self.messages):011x}zz"
-        more: dict[str, Any] = {"error": error} if error else {}
-        info = fake.assistant(ROOT, identifier, parent, **more)
-        ids = {"messageID": identifier, "sessionID": ROOT}
-        step = {"type": "step-finish", "reason": "stop", "cost": 0.5, "id": "prt_s" + identifier}
-        words = {"type": "text", "text": text, "id": "prt_t" + identifier, "time": {"end": 1}}
-        return {"info": info, "parts": [ids | words] + ([] if error else [ids | step])}
-
-    def list_messages(self, call: Any, session: str) -> list[Json]:
-        limit = int(call.query.get("limit", len(self.messages)))
-        if self.is_structured and limit >= len(self.messages):
-            raise OpenCodeServerError("400, OutputFormatJsonSchema", status_code=400)
-        return self.messages[max(0, len(self.messages) - limit) :]
-
-    def one_message(self, call: Any, session: str, message: str) -> Json:
-        for number, stored in enumerate(self.messages):
-            if stored["info"]["id"] == message:
-                if self.is_structured and number == 0:
-                    raise OpenCodeServerError("400, OutputFormatJsonSchema", status_code=400)
-                return stored
-        raise OpenCodeServerError("404", status_code=404)
-
-    async def abort(self, call: Any, session: str) -> bool:
-        self.aborts += 1
-        if self.obeys and session in self.busy:
-            self.finish({"name": "MessageAbortedError", "data": {"message": "Aborted"}})
-        return True
-
-    def finish(self, error: Json | None = None) -> None:
-        self._error = error
-        self._answer.set()
-
-    def end(self) -> None:
-        self.has_ended = True
-
-
-@attrs.define(eq=False)
-class LateServer(FakeServer):
-    """It answers and says nothing meanwhile, as when it has too much to do."""
-
-    is_late: bool = False
-    unsaid: list[Json] = attrs.field(factory=list)
-
-    def say(self, *records: Json) -> None:
-        if self.is_late:
-            self.unsaid += records
-        else:
-            super().say(*records)
-
-    async def catch_up(self, seconds: int) -> None:
-        """Say the rest at last; before that, what concerns others."""
-        for _ in range(seconds):
-            await trio.sleep(0.9)
-            super().say(fake.status("ses_other", "busy"))
-        super().say(*self.unsaid)
-
-
-def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
-    def allow(request: Any) -> PermissionAnswer:
-        asked.append(request)
-        return "once"
-
-    return allow
-
-
-@asynccontextmanager
-async def talking(
-    agent: Agent, handlers: Handlers | None = None, *, ours: bool = True
-) -> AsyncIterator[tuple[Session, Link]]:
-    async with open_background() as tasks:
-        link = Link(
-            agent.server,
-            url="fake",
-            tasks=tasks,
-            cfg=RunConfig() if ours else None,
-            end=agent.end if ours else None,
-        )
-        tasks.start_soon(link.bus.run)
-        await link.bus.wait_connected()
-        agent.server.routes["GET /session/(\\w+)"] = lambda call, name: {
-            "id": name,
-            "directory": "/w",
-        }
-        server = OpenCodeServer(link, workspace="/w", version="1.18.33")
-        chosen = handlers or Handlers()
-        async with server.open_session(
-            session_id=ROOT, on_permission=chosen.on_permission, on_question=chosen.on_question
-        ) as session:
-            yield session, link
-
-
-async def settled(seconds: float = 0.1) -> None:
-    await trio.sleep(seconds)
-
-
-async def hear_heartbeats(agent: Agent, seconds: int) -> None:
-    for _ in range(seconds // 10):
-        agent.server.say(fake.event("server.heartbeat"))
-        await trio.sleep(10)
 
 
 async def test_a_turn_and_its_result(autojump_clock: trio.testing.MockClock):
@@ -829,96 +673,6 @@ async def test_a_subagent_that_the_stream_did_not_tell_of_in_time_is_counted(
     assert result.cost_by_session == {ROOT: 0.5, "ses_kid": 0.25}
 
 
-async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.MockClock):
-    agent = Agent()
-    asked: list[Any] = []
-    async with talking(agent, Handlers(allow_and_note(asked))) as (
-        session,
-        _,
-    ):
-        async with session.stream("x") as turn:
-            await settled()
-            agent.server.routes["GET /permission"] = lambda call: [
-                ASK,
-                {**ASK, "id": "per_2", "sessionID": "ses_other"},
-            ]
-            agent.server.hang_up()
-            await settled(5)
-            assert [request.request_id for request in asked] == ["per_1"]
-            agent.finish()
-            await turn.wait()
-        assert turn.result.final_text == "answer to x"
-
-
-async def test_what_was_told_and_is_found_again_is_asked_once(
-    autojump_clock: trio.testing.MockClock,
-):
-    agent = Agent()
-    async with talking(agent) as (session, _):
-        async with session.stream("x", answer_by_hand=True) as turn:
-            await settled()
-            agent.server.say(fake.event("permission.asked", **ASK))
-            agent.server.routes["GET /permission"] = lambda call: [ASK]
-            await settled()
-            agent.server.hang_up()
-            await settled(5)
-            agent.server.say(fake.event("permission.asked", **ASK))
-            await settled()
-            agent.finish()
-            asked = [event async for event in turn if isinstance(event, PermissionAsked)]
-        assert [ask.request_id for ask in asked] == ["per_1"]
-
-
-@pytest.mark.parametrize("limit", ["max_retry_wait_s", "unknown_finishes", "max_steps"])
-async def test_guards_count_what_an_outage_kept_from_them(
-    limit: str, autojump_clock: trio.testing.MockClock
-):
-    agent = Agent()
-    async with talking(agent) as (session, _):
-        with pytest.raises(OpenCodeLimitError) as failed:
-            async with session.stream("x", max_steps=10) as turn:
-                await settled()
-                agent.server.hang_up()
-                if limit == "max_retry_wait_s":
-                    status = {"type": "retry", "attempt": 1, "message": "spent", "next": 9e15}
-                    agent.server.routes["GET /session/status"] = lambda call: {ROOT: status}
-                else:
-                    agent.messages += steps_of(turn.message_id, limit)
-                await trio.sleep(30)
-                agent.finish()
-                await turn.wait()
-        assert (failed.value.limit, agent.aborts > 0) == (limit, True)
-
-
-def steps_of(parent: str, limit: str) -> list[Json]:
-    number, reason = (3, "unknown") if limit == "unknown_finishes" else (10, "tool-calls")
-    found: list[Json] = []
-    for n in range(number):
-        message = f"msg_f{n:011x}zz"
-        ids = {"messageID": message, "sessionID": ROOT}
-        parts = [
-            ids | {"type": "step-start", "id": f"prt_a{n}"},
-            ids | {"type": "step-finish", "id": f"prt_b{n}", "reason": reason, "cost": 0.1},
-        ]
-        found.append({"info": fake.assistant(ROOT, message, parent), "parts": parts})
-    return found
-
-
-async def test_who_recovered_during_an_outage_is_no_longer_waited_for(
-    autojump_clock: trio.testing.MockClock,
-):
-    agent = Agent()
-    async with talking(agent) as (session, _):
-        with pytest.raises(OpenCodeLimitError):
-            async with session.stream("x", fail_if_silent=20) as turn:
-                await settled()
-                agent.server.say(fake.status(ROOT, "retry", attempt=1, next=0, message="m"))
-                await settled()
-                agent.server.hang_up()
-                await turn.wait()
-        assert trio.current_time() < 25
-
-
 async def test_a_turn_that_fails_is_aborted_though_its_reader_is_slow(
     autojump_clock: trio.testing.MockClock,
 ):
@@ -935,3 +689,58 @@ async def test_a_turn_that_fails_is_aborted_though_its_reader_is_slow(
         assert agent.aborts == 1
         agent.finish()
         assert (await session.send("y")).final_text == "answer to y"
+
+
+async def test_the_event_that_is_too_much_is_shown(autojump_clock: trio.testing.MockClock):
+    agent = Agent()
+    shown: set[str | None] = set()
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeLimitError):
+            async with session.stream("x", max_steps=1) as turn:
+                await settled()
+                for name in ("prt_1", "prt_2"):
+                    agent.server.say(fake.part(ROOT, "msg_f00000000001zz", name, "step-start"))
+                async for event in turn:
+                    if isinstance(event, StepStarted):
+                        shown.add(event.part_id)
+    assert shown == {"prt_1", "prt_2"}
+
+
+async def test_the_watch_for_silence_ends_with_the_turn(autojump_clock: trio.testing.MockClock):
+    agent = Agent(obeys=False)
+    async with talking(agent) as (session, _):
+        start = trio.current_time()
+        async with session.stream("x", fail_if_silent=1):
+            await settled()
+        # Whoever watched on would be busy with it, and virtual time would stand still.
+        assert 10 <= trio.current_time() - start < 11
+
+
+@pytest.mark.parametrize("crash", [KeyboardInterrupt, ZeroDivisionError])
+async def test_a_task_that_crashes_leaves_nobody_waiting(
+    crash: type[BaseException], autojump_clock: trio.testing.MockClock
+):
+    agent = Agent()
+
+    async def prompt(call: Any, session: str) -> Json:
+        await trio.sleep(1)
+        raise crash
+
+    agent.server.routes[r"POST /session/(\w+)/message"] = prompt
+    with trio.fail_after(60), pytest.raises(BaseExceptionGroup) as failed:
+        async with talking(agent) as (session, _):
+            await session.send("x")
+    assert failed.group_contains(crash)
+
+
+async def test_an_ask_that_nobody_can_answer_fails_the_turn(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeConfigError, match="no permission id"):
+            async with session.stream("x") as turn:
+                await settled()
+                agent.server.say(fake.event("permission.asked", **(ASK | {"id": "ask_1"})))
+                await turn.wait()
+        assert agent.aborts == 1

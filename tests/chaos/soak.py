@@ -177,7 +177,7 @@ class Ears(logging.Handler):
         text = str(record.msg)[:60]
         self.soak.tally.count("log records", f"{record.levelname.lower()} {text!r}")
         if record.levelno >= logging.ERROR:
-            self.soak.complain(f"the library logged: {record.getMessage()}")
+            self.soak.complain(f"the library logged: {self.format(record)}")
 
 
 def lines(soak: Soak) -> Iterable[str]:
