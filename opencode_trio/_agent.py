@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
 from typing import Any, Generic, Literal, cast, get_args
 
@@ -233,6 +234,8 @@ class Agent(Generic[ValueT_co]):
         if error is not None:
             where = f"session {self.session_id}" if self.session_id else "before it had a session"
             error.add_note(f"in agent {self.name!r}, {where}")
+            if not self._keep_events:
+                forget_frames(error)
         if isinstance(error, OpenCodeError):
             error.partial = self._kept(error.partial)
         self.outcome = Outcome(
@@ -251,6 +254,12 @@ class Agent(Generic[ValueT_co]):
         self._set(status)
         self._over.set()
 
+    def lighten(self) -> None:
+        """Forget what it did, once that is told: all but how it ended, and what it spent."""
+        if self.outcome is not None:
+            self.outcome = attrs.evolve(self.outcome, value=None, partial=None, diff=None)
+            self.diff = None
+
     def _kept(self, value: Any) -> Any:
         if self._keep_events or not is_result(value):
             return value
@@ -259,3 +268,17 @@ class Agent(Generic[ValueT_co]):
     def _set(self, status: AgentStatus) -> None:
         self._status = status
         self._changed()
+
+
+def forget_frames(error: BaseException) -> None:
+    """Empty the frames of an error's tracebacks, which would keep all that a turn was told."""
+    seen: set[int] = set()
+    at: list[BaseException | None] = [error]
+    while at:
+        one = at.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            at += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                at += one.exceptions

@@ -119,6 +119,7 @@ class AskDesk:
         await self._send(reply(entry.request, answer))
         self.settled(request_id)
 
+    @trio.lowlevel.enable_ki_protection
     async def _refuse(self, entry: _Open) -> None:
         _log.info("nobody is there to answer %r: refused", entry.request)
         try:

@@ -90,6 +90,11 @@ class Batch:
         if outcome is None or task.task_id in self.outcomes:
             return
         self.outcomes[task.task_id] = outcome
+        self._append(task, outcome)
+        agent.lighten()
+        self.outcomes[task.task_id] = agent.outcome or outcome
+
+    def _append(self, task: BatchTask, outcome: Outcome) -> None:
         # Those that were never begun, for a budget or a signal, are left for the next run.
         if outcome.attempts == 0 or self.failure is not None:
             return

@@ -156,6 +156,7 @@ class Bus:
         self.counts.connections += 1
         self._connected.set()
         if self.counts.connections > 1:
+            self.disposals += 1  # it may be another server by now, which has read nothing yet
             for subscriber in list(self._roots.values()):
                 subscriber.resumed()
 

@@ -233,7 +233,8 @@ class Course:
         finally:  # also when another of the turn's tasks has crashed: `stop` waits for this one
             try:
                 with ended_in_time(self.work.stored):
-                    if not self._settled.is_set():
+                    # Without its answer nobody knows what a server still does.
+                    if not self._settled.is_set() or isinstance(self._failure, OpenCodeServerError):
                         await self.work.end()
                         await self._settled.wait()
             finally:

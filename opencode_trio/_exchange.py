@@ -13,6 +13,7 @@ import trio
 from opencode_trio._bus_wire import message_events
 from opencode_trio._endpoints import Call
 from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._link import LOST
 from opencode_trio._live import LiveTurn
 from opencode_trio._reconcile import is_cut_off, is_whole_turn, settle
 from opencode_trio._stored import StoredTurn
@@ -141,9 +142,9 @@ class Exchange:
             try:
                 return await self._stored.call(self._call)
             except OpenCodeServerError as exc:
-                if exc.status_code is not None or self._stored.link.failure is not None:
+                if exc.status_code not in LOST or self._stored.link.failure is not None:
                     raise
-                # Only the connection has broken, on its long way through a proxy for example.
+                # Only the connection has broken, or a proxy on its way has lost its patience.
                 _log.warning("lost the answer, looking after the turn instead: %s", exc)
                 await trio.sleep(ARRIVES_S)
                 await self._stored.wait_idle()

@@ -63,7 +63,8 @@ def _read(file: str | os.PathLike[str]) -> Attachment:
         data = path.read_bytes()
     except OSError as exc:
         raise OpenCodeConfigError(f"files: cannot read {str(path)!r}: {exc.strerror}") from exc
-    return Attachment(data, _media_type(path, data), path.name)
+    name = os.fsencode(path.name).decode(errors="replace")  # it may be in any encoding
+    return Attachment(data, _media_type(path, data), name)
 
 
 def _media_type(path: Path, data: bytes) -> str:

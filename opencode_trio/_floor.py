@@ -23,7 +23,7 @@ from opencode_trio._rulebook import Rulebook
 from opencode_trio._stored import StoredTurn
 from opencode_trio._turns import Turn
 from opencode_trio._work import Work, carry_out
-from opencode_trio.errors import OpenCodeConfigError
+from opencode_trio.errors import OpenCodeCancelledError, OpenCodeConfigError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult
 
@@ -61,6 +61,7 @@ class Floor:
         self._holder: trio.lowlevel.Task | None = None
         self._course: Course | None = None
         self._work: Work[Any] | None = None
+        self._preparing: trio.CancelScope | None = None
 
     @property
     def is_taken(self) -> bool:
@@ -100,8 +101,7 @@ class Floor:
             listen: whether somebody reads the events.
         """
         async with self.taken():
-            await self._stored.link.warm(self._stored.directory)
-            await self._rulebook.open_at(settings.rules, settings.cfg.agent)
+            await self._prepare(settings)
             plan = self._plan(call, settings, listen=listen)
             course: Course | None = None
             try:
@@ -113,6 +113,17 @@ class Floor:
                 if course is not None:  # else cancelled before it began
                     self.latest = course.latest_message_id
                     self._audience.on_result(course.result)
+
+    async def _prepare(self, settings: TurnSettings) -> None:
+        self._preparing = scope = trio.CancelScope()
+        try:
+            with scope:
+                await self._stored.link.warm(self._stored.directory)
+                await self._rulebook.open_at(settings.rules, settings.cfg.agent)
+        finally:
+            self._preparing = None
+        if scope.cancel_called:
+            raise OpenCodeCancelledError("it was aborted before it had begun")
 
     async def carry_out(self, call: Call[T], *, busy_s: float = math.inf) -> T:
         """Take the floor for a call that the agent works on; see `Work` and `_work.carry_out`."""
@@ -130,7 +141,10 @@ class Floor:
         Raises:
             OpenCodeServerError: the server did not answer.
         """
-        if self._work is not None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await trio.lowlevel.checkpoint()
+        elif self._work is not None:
             await self._work.abort()
         else:
             await self._stored.abort()

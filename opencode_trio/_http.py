@@ -19,7 +19,7 @@ import trio
 from opencode_trio._endpoints import Call, UnexpectedAnswerError, an_object, failure_text
 from opencode_trio._json import Json
 from opencode_trio._redact import NOTHING_KNOWN, Redactor
-from opencode_trio.errors import OpenCodeServerError
+from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 
 T = TypeVar("T")
 
@@ -87,16 +87,25 @@ class HttpApi:
 
     def _scrubbed(self, text: str, parsed: Any) -> Any:
         """Take secrets out of what a record tells of failures, if there are any."""
-        return self._redactor.record(parsed) if self._redactor.is_needed(text) else parsed
+        if not self._redactor.is_needed(text):
+            return parsed
+        try:
+            return self._redactor.record(parsed)
+        except RecursionError:  # nested by somebody who means no good
+            return json.loads(self._redactor.text(text))
 
     def _request(self, call: Call[Any]) -> httpx.Request:
-        request = self._client.build_request(
-            call.method,
-            call.path,
-            params=dict(call.query),
-            json=call.body,
-            timeout=PATIENT if call.waits_for_agent else httpx.USE_CLIENT_DEFAULT,
-        )
+        try:
+            request = self._client.build_request(
+                call.method,
+                call.path,
+                params=dict(call.query),
+                json=call.body,
+                timeout=PATIENT if call.waits_for_agent else httpx.USE_CLIENT_DEFAULT,
+            )
+        except (ValueError, TypeError, RecursionError) as exc:
+            text = f"{call.method} {call.path}: what is to be sent is no JSON: {exc}"
+            raise OpenCodeConfigError(self._redactor.text(text)) from exc
         request.stream = _Body(request.content)
         return request
 

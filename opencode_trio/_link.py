@@ -96,6 +96,7 @@ class Link:
                 ended.
         """
         call = call if directory is None else call.inside(directory)
+        patient_until = trio.current_time() + PATIENCE_S
         pauses = iter(PAUSES_S if call.method == "GET" or call.does_no_harm_twice else ())
         while True:
             if self.failure is not None:
@@ -107,8 +108,8 @@ class Link:
                     raise self.fallen() from exc
                 if exc.status_code == 500 and (text := await self._true_text(exc)):
                     raise OpenCodeServerError(text, status_code=500) from exc
-                pause = next(pauses, None) if exc.status_code is None else None
-                if pause is None:
+                pause = next(pauses, None) if exc.status_code in LOST else None
+                if pause is None or trio.current_time() > patient_until:
                     raise
             await trio.sleep(pause)
 
@@ -228,6 +229,12 @@ def copied(error: OpenCodeServerError) -> OpenCodeServerError:
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)
 """Between tries to reach a server: a proxy that restarts takes a second or two."""
+
+PATIENCE_S = 30.0
+"""What had no answer for so long is not tried again: somebody takes requests and does not answer."""
+
+LOST = frozenset({None, 502, 503, 504})
+"""Statuses of what is no answer of the server's: nothing at all, or a word of a proxy in between."""
 
 LOG_IS_WRITTEN_S = 0.05
 """From an error's answer to its line in the log, with a margin."""

@@ -19,7 +19,12 @@ from opencode_trio._rules import asks_something
 from opencode_trio._scopes import OF_A_TURN
 from opencode_trio._workspace import StrPath, checked_workspace
 from opencode_trio.config import RunConfig
-from opencode_trio.errors import OpenCodeConfigError, OpenCodeError, OpenCodeServerError
+from opencode_trio.errors import (
+    OpenCodeConfigError,
+    OpenCodeError,
+    OpenCodeProcessError,
+    OpenCodeServerError,
+)
 from opencode_trio.server import OpenCodeServer
 
 _log = logging.getLogger("opencode_trio")
@@ -211,6 +216,8 @@ class OwnServers:
                 await slot.over.wait()
         except OpenCodeError as exc:
             slot.failure = exc
+        except OSError as exc:  # no descriptors are left, or no memory
+            slot.failure = OpenCodeProcessError(f"opencode cannot be started: {exc}")
         finally:
             self._retire(slot)
             slot.ready.set()

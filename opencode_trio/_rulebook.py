@@ -37,8 +37,21 @@ class Rulebook:
         own = await self._agent_rules(agent) if self.rules.needs_agent else ()
         if wanted := self.rules.to_add(turn, own):
             call = endpoints.add_rules(self.session_id, wanted)
+            self.rules.adding()
             check_taken(await self.link.call(call, self.directory), wanted)
             self.rules.added(wanted)
+
+    async def put_back(self, agent: str | None) -> None:
+        """Leave no turn's rules behind, for whoever opens the session again.
+
+        Args:
+            agent: the session's.
+
+        Raises:
+            OpenCodeServerError: they are still there.
+        """
+        if self.rules.needs_agent:
+            await self.open_at((), agent)
 
     def to_answer(self, turn: Iterable[Json]) -> list[Json]:
         """Return a turn's rules, with what a structured answer needs."""

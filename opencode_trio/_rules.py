@@ -127,6 +127,10 @@ class SessionRules:
         wanted = [*(agent if self._changed else ()), *self.base, *turn]
         return [] if wanted == self._last else wanted
 
+    def adding(self) -> None:
+        """Know that the server may have more from here on, whether its answer is heard or not."""
+        self._changed, self._last = True, None
+
     def added(self, rules: list[Json]) -> None:
-        """Remember that these were added."""
-        self._changed, self._last = True, rules
+        """Know that the server has these."""
+        self._last = rules

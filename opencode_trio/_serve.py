@@ -96,6 +96,7 @@ async def _started(plan: ServePlan, tasks: trio.Nursery) -> Link:
     raise OpenCodeServerError(f"opencode found its port taken {START_ATTEMPTS} times in a row")
 
 
+@trio.lowlevel.enable_ki_protection
 async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
     # Imported here, because to import httpx costs as much as to import trio.
     from opencode_trio._http import open_api  # noqa: PLC0415
@@ -131,15 +132,33 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
                         check_project, home=Path.home(), untrusted=plan.cfg.untrusted
                     ),
                 )
+                starting = trio.CancelScope()
                 tasks.start_soon(_discard_output, child)
+                tasks.start_soon(_tell_its_end, child, link, starting)
                 tasks.start_soon(link.bus.run)
-                await check_health(link)
-                await link.bus.wait_connected()
+                await _answers(link, child, starting)
                 limit.deadline = math.inf
                 task_status.started(link)
-                await child.wait()
-                link.fail(_ended(child))
                 await trio.sleep_forever()  # whoever holds the link still is told how it ended
+
+
+async def _answers(link: Link, child: Child, starting: trio.CancelScope) -> None:
+    try:
+        with starting:
+            await check_health(link)
+            await link.bus.wait_connected()
+    except OpenCodeServerError:
+        if child.exit_code is None:
+            raise
+    if child.exit_code is not None:
+        raise _ended_early(child)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _tell_its_end(child: Child, link: Link, starting: trio.CancelScope) -> None:
+    await child.wait()
+    link.fail(_ended(child))
+    starting.cancel()
 
 
 @contextmanager
@@ -160,10 +179,15 @@ async def _announced_url(child: Child) -> str:
     await child.wait()
     if TAKEN.search(child.stderr_tail):
         raise _PortTakenError
+    raise _ended_early(child)
+
+
+def _ended_early(child: Child) -> OpenCodeProcessError:
     text = f"opencode serve exited with status {child.exit_code} before it was ready"
-    raise OpenCodeProcessError(text, exit_code=child.exit_code, stderr=child.stderr_tail)
+    return OpenCodeProcessError(text, exit_code=child.exit_code, stderr=child.stderr_tail)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _discard_output(child: Child) -> None:
     # What it prints from now on nobody needs, but a full pipe would stop it.
     while await child.receive_some():

@@ -82,6 +82,8 @@ def _checker(schema: Json) -> Callable[[Any], Any]:
             errors = list(validator.iter_errors(answer))
         except referencing.exceptions.Unresolvable as error:
             raise OpenCodeConfigError(f"output: the schema refers to {error.ref!r}") from error
+        except RecursionError as error:
+            raise OpenCodeConfigError("output: the schema refers to itself for ever") from error
         problems = [f"{error.json_path}: {error.message}" for error in errors]
         if problems:
             raise WrongAnswerError("; ".join(problems[:5]))
@@ -92,13 +94,20 @@ def _checker(schema: Json) -> Callable[[Any], Any]:
 
 def _structurer(check: Callable[[Any], Any], kind: type[Any]) -> Callable[[Any], Any]:
     try:
-        import cattrs  # noqa: PLC0415 - as above
+        import cattrs.preconf.json  # noqa: PLC0415 - as above
     except ImportError as error:
         raise _missing(error) from error
+    converter = cattrs.preconf.json.make_converter()
+    try:
+        converter.get_structure_hook(kind)
+    except cattrs.StructureHandlerNotFoundError as error:
+        raise OpenCodeConfigError(
+            f"output: {kind.__name__} cannot be made of JSON: {error}"
+        ) from error
 
     def read(answer: Any) -> Any:
         try:
-            return cattrs.structure(check(answer), kind)
+            return converter.structure(check(answer), kind)
         except WrongAnswerError:
             raise
         except Exception as error:  # whatever a validator of the class raises

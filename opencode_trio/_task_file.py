@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -213,4 +214,9 @@ def _id_of(given: Json, seen: Counter[str]) -> str:
     meaning = {key: value for key, value in given.items() if key != "name"}
     digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]
     seen[digest] += 1
-    return digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    if seen[digest] == 1:
+        return digest
+    numbered = (f"{digest}-{number}" for number in count(seen[digest]))
+    own = next(name for name in numbered if not seen[name])  # somebody may have called his so
+    seen[own] += 1
+    return own

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from itertools import count
 
 import attrs
 import trio
@@ -17,6 +18,7 @@ class Ticket:
     """A place in the queue."""
 
     kind: str
+    number: int
     granted: trio.Event = attrs.field(factory=trio.Event)
 
 
@@ -40,14 +42,16 @@ class Turnstile:
                 raise OpenCodeConfigError(f"{name}: expected at least 1, got {number!r}")
         self._limit = limit
         self._limits = dict(limits)
-        self._queue: dict[Ticket, None] = {}  # ordered, and quick to leave from the middle
+        # One for each kind, quick to leave at its beginning as from its middle.
+        self._queues: dict[str, OrderedDict[Ticket, None]] = {}
+        self._numbers = count()
         self._inside: dict[Ticket, None] = {}
         self._kinds: Counter[str] = Counter()
 
     def queue(self, kind: str = "") -> Ticket:
         """Take a place in the queue."""
-        ticket = Ticket(kind)
-        self._queue[ticket] = None
+        ticket = Ticket(kind, next(self._numbers))
+        self._queues.setdefault(kind, OrderedDict())[ticket] = None
         self._let_in()
         return ticket
 
@@ -68,17 +72,27 @@ class Turnstile:
             del self._inside[ticket]
             self._kinds[ticket.kind] -= 1
         else:
-            del self._queue[ticket]
+            self._unqueue(ticket)
         self._let_in()
 
+    def _unqueue(self, ticket: Ticket) -> None:
+        queue = self._queues[ticket.kind]
+        del queue[ticket]
+        if not queue:
+            del self._queues[ticket.kind]
+
     def _let_in(self) -> None:
-        if len(self._inside) == self._limit:
-            return
-        for ticket in list(self._queue):
-            if self._kinds[ticket.kind] < self._limits.get(ticket.kind, self._limit):
-                del self._queue[ticket]
-                self._inside[ticket] = None
-                self._kinds[ticket.kind] += 1
-                ticket.granted.set()
-            if len(self._inside) == self._limit:
-                return
+        while len(self._inside) < self._limit and (ticket := self._next()) is not None:
+            self._unqueue(ticket)
+            self._inside[ticket] = None
+            self._kinds[ticket.kind] += 1
+            ticket.granted.set()
+
+    def _next(self) -> Ticket | None:
+        """Return who has waited longest of those whose kind has room."""
+        first = (
+            next(iter(queue))
+            for kind, queue in self._queues.items()
+            if self._kinds[kind] < self._limits.get(kind, self._limit)
+        )
+        return min(first, key=lambda ticket: ticket.number, default=None)

@@ -12,6 +12,9 @@ import trio
 from opencode_trio._agent import OVER, Agent, AgentStatus
 from opencode_trio._budget import Spending
 
+PAUSES_PER_LOOK = 10
+"""How much longer than a look at all agents the pause to the next one is, at least."""
+
 
 @attrs.frozen(kw_only=True)
 class AgentSnapshot:
@@ -131,8 +134,12 @@ class Updates(trio.abc.ReceiveChannel[SwarmSnapshot]):
         if not self._bell.is_closed:
             await trio.sleep_until(self._next)
         self._heard = self._bell.rings
-        self._next = trio.current_time() + self._every_s
-        return self._look()
+        began = trio.current_time()
+        state = self._look()
+        looked = trio.current_time() - began
+        # Of a very large swarm: what works in this thread must not wait for who watches it.
+        self._next = began + looked + max(self._every_s, PAUSES_PER_LOOK * looked)
+        return state
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -26,7 +26,7 @@ import trio
 
 from opencode_trio._background import open_background
 from opencode_trio._stored import POLL_S, StoredTurn
-from opencode_trio.errors import OpenCodeCancelledError, OpenCodeServerError
+from opencode_trio.errors import OpenCodeCancelledError, OpenCodeError, OpenCodeServerError
 
 _log = logging.getLogger("opencode_trio")
 
@@ -75,7 +75,7 @@ class Work(Generic[T]):
         self._aborts = 0  # that the server has answered
         self._sending = trio.CancelScope()
         self._answer: T | None = None
-        self._error: OpenCodeServerError | None = None
+        self._error: OpenCodeError | None = None
         self.over: trio.Event = trio.Event()
         """Set when there is an answer, or will be none."""
 
@@ -85,7 +85,7 @@ class Work(Generic[T]):
         try:
             with self._sending:
                 self._answer = await self._send()
-        except OpenCodeServerError as exc:
+        except OpenCodeError as exc:
             self._error = exc
         finally:
             self.over.set()
@@ -94,7 +94,7 @@ class Work(Generic[T]):
         """Return the answer; ``None`` if the work was aborted and has none.
 
         Raises:
-            OpenCodeServerError: what went wrong instead.
+            OpenCodeError: what went wrong instead.
         """
         if self._error is not None:
             raise self._error
@@ -168,7 +168,7 @@ async def carry_out(work: Work[T]) -> T:
         tasks.start_soon(work.run)
         try:
             await work.over.wait()
-        except trio.Cancelled:
+        except BaseException:  # cancelled, or Ctrl+C
             with ended_in_time(work.stored):
                 await work.end()
             raise

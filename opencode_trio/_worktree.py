@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,18 @@ on a disk that does not answer."""
 _QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 """A checkout of ours is none that the repository's hooks know how to greet."""
 
+_AS_APPLY_TAKES_IT = (
+    "--binary",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
+"""A patch, whatever the user's own configuration of git makes of one."""
+
+_INNER_REPOSITORY = re.compile(r"^diff --git a/(.*) b/.*\nnew file mode 160000$", re.MULTILINE)
+
 _RACE = re.compile(r"failed to read .*/worktrees/.*/commondir")
 """git reads the records of all worktrees and locks none: it fails at one that another git is just
 writing or removing."""
@@ -40,7 +52,8 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     Args:
         directory: in the repository, or below; changes that are not committed stay there.
         on_diff: told, when the block has been left, what was changed in the worktree, committed
-            or not, as a patch that ``git apply`` takes.  Ignored files are left out.
+            or not, as a patch that ``git apply`` takes.  Ignored files are left out.  With what no
+            patch can tell, a repository of its own say, the worktree stays, and the log says where.
 
     Yields:
         The directory's counterpart in the worktree.
@@ -54,32 +67,57 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     prefix = await _asked(directory, "rev-parse", "--show-prefix")
     parent = _scratch_directory()
     tree = parent / f"{Path(directory).name}-{parent.name[-8:]}"
+    is_made = is_told = False
     try:
         await _git_worktree(directory, "add", "--quiet", "--detach", str(tree), commit)
+        is_made = True
         (tree / prefix).mkdir(parents=True, exist_ok=True)  # git keeps no empty directories
         yield str(tree / prefix)
     finally:
         with trio.move_on_after(GOODBYE_S, shield=True) as scope:
-            await _say_goodbye(directory, tree, commit, on_diff)
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(lambda: shutil.rmtree(parent, ignore_errors=True))
+            is_told = not is_made or await _tell_changes(tree, commit, parent / "index", on_diff)
+            if is_told:
+                await _remove(directory, tree)
+        if is_told:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(lambda: shutil.rmtree(parent, ignore_errors=True))
         if scope.cancelled_caught:
-            _log.error("git did not remove %s within %g s", tree, GOODBYE_S)
+            _log.error("git did not read and remove %s within %g s", tree, GOODBYE_S)
 
 
 def _scratch_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="opencode-trio-worktree-")).resolve()
 
 
-async def _say_goodbye(
-    directory: str, tree: Path, commit: str, on_diff: Callable[[str], None]
-) -> None:
+async def _tell_changes(
+    tree: Path, commit: str, index: Path, on_diff: Callable[[str], None]
+) -> bool:
+    """Read what was changed; say whether that was all of it."""
+    if not await trio.Path(tree).is_dir():
+        _log.warning("%s is gone, and with it what was changed in it", tree)
+        return True
+    problem: object = None
+    # With an index of our own: the agent's may be locked by a git that was killed.
+    env = {"GIT_INDEX_FILE": str(index)}
     try:
-        # What is new must be known to git to be in the difference.
-        await _git(str(tree), "add", "--all", "--intent-to-add", ".")
-        on_diff(await _git(str(tree), "diff", "--binary", "--no-ext-diff", "--no-color", commit))
+        await _git(str(tree), "read-tree", commit, env=env)
+        try:
+            # What is new must be known to git to be in the difference.
+            await _git(str(tree), "add", "-A", "-N", "--ignore-errors", ".", env=env)
+        except OpenCodeError as exc:
+            problem = exc
+        diff = await _git(str(tree), "diff", *_AS_APPLY_TAKES_IT, commit, env=env)
+        on_diff(diff)
+        if (inner := _INNER_REPOSITORY.search(diff)) is not None:
+            problem = f"{inner[1]} is a repository of its own"
     except OpenCodeError as exc:
-        _log.warning("what was changed in %s could not be read: %s", tree, exc)
+        problem = exc
+    if problem is not None:
+        _log.error("not all that was changed in %s is in its diff, so it stays: %s", tree, problem)
+    return problem is None
+
+
+async def _remove(directory: str, tree: Path) -> None:
     try:
         await _git_worktree(directory, "remove", "--force", "--force", str(tree))
     except OpenCodeError as exc:
@@ -104,10 +142,10 @@ async def _git_worktree(directory: str, *arguments: str) -> str:
     return await _git(directory, "worktree", *arguments)
 
 
-async def _git(directory: str, *arguments: str) -> str:
+async def _git(directory: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """Run git; a name or content that is no UTF-8 survives in the answer."""
     # Within a hook, say, these speak of another repository.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = await trio.run_process(
             ["git", "-C", directory, *_QUIET, *arguments],
@@ -115,7 +153,7 @@ async def _git(directory: str, *arguments: str) -> str:
             capture_stderr=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            env=env | {"LC_ALL": "C"},
+            env={**inherited, "LC_ALL": "C", **(env or {})},
         )
     except OSError as exc:
         raise OpenCodeError(f"git cannot be started: {exc}") from exc

@@ -223,7 +223,12 @@ class OpenCodeServer:
             record = await self._create(await self._directory(workspace), title, rules)
         else:
             record = await self._resume(session_id, fork, rules)
-        check_taken(record, rules)
+        try:
+            check_taken(record, rules)
+        except OpenCodeServerError:
+            if session_id is None:
+                await self._delete(record)
+            raise
         plan = SessionPlan(
             link=self._link,
             record=record,
@@ -246,7 +251,9 @@ class OpenCodeServer:
         finally:
             self._counts.open_sessions -= 1
             if delete_on_exit:
-                await self._delete(session)
+                await self._delete(record)
+            else:
+                await self._put_rules_back(session)
             self._link.bus.tree.forget(session.session_id)
 
     async def sessions(self, workspace: StrPath | None = None) -> list[Json]:
@@ -267,17 +274,18 @@ class OpenCodeServer:
         directory = await self._directory(workspace)
         await self._link.warm(directory)
         record = await self._create(directory, TITLE, [])
-        session_id = text_of(record, "id")
         randomness = secrets.token_bytes(RANDOM_CHARACTERS)
         call = endpoints.prompt(
-            session_id,
+            text_of(record, "id"),
             message_id=self._link.bus.ids.next(time.time() * 1000, randomness),
             parts=[{"type": "text", "text": "ready?"}],
             model=self._link.cfg.model if self._link.cfg else None,
             no_reply=True,
         )
-        await self._link.call(call, directory)
-        await self._link.call(endpoints.delete_session(session_id), directory)
+        try:
+            await self._link.call(call, directory)
+        finally:
+            await self._delete(record)
 
     async def _directory(self, workspace: StrPath | None) -> str:
         place = self._workspace if workspace is None else workspace
@@ -303,11 +311,16 @@ class OpenCodeServer:
             record = await self._link.call(call, directory)
         return record
 
-    async def _delete(self, session: Session) -> None:
+    async def _delete(self, record: Json) -> None:
         with trio.move_on_after(DELETE_S, shield=True):
             with suppress(OpenCodeServerError):  # gone with its server, or deleted by others
-                call = endpoints.delete_session(session.session_id)
-                await self._link.call(call, session.directory)
+                call = endpoints.delete_session(text_of(record, "id"))
+                await self._link.call(call, text_of(record, "directory"))
+
+    async def _put_rules_back(self, session: Session) -> None:
+        with trio.move_on_after(DELETE_S, shield=True):
+            with suppress(OpenCodeServerError):  # as above
+                await session._put_rules_back()  # noqa: SLF001 - a server's own
 
 
 def _in_turn(

@@ -147,7 +147,6 @@ class Swarm(Together):
         """Start an agent whose failure may be no failure of the swarm."""
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)
-        lane = self._history.add()
 
         def changed() -> None:
             lane.stand(agent.status)
@@ -160,6 +159,7 @@ class Swarm(Together):
             changed=changed,
             keep_events=self._runner.common.keep_events,
         )
+        lane = self._history.add()  # only now: it is as long as the list of agents
         ticket = self._runner.turnstile.queue(provider_of(task))
         self._nursery.start_soon(self._live, agent, ticket, directory, tolerated, name=agent.name)
         self._agents.append(agent)

@@ -17,6 +17,7 @@ import trio.testing
 
 from opencode_trio import _endpoints as endpoints
 from opencode_trio._http import HttpApi, open_api
+from opencode_trio._redact import Redactor
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError, OpenCodeVersionError
 from opencode_trio.server import connect_server
 
@@ -209,3 +210,25 @@ async def test_a_cancelled_call_gives_its_connection_back():
 def test_importing_the_package_loads_no_http():
     code = "import sys, opencode_trio; raise SystemExit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_what_is_nested_too_deep_to_be_looked_through_ends_nobody() -> None:
+    secret = "sk-verysecret-123"
+    depth = 480
+    nested = '{"a":' * depth + "1" + "}" * depth
+    state = f'{{"status": "running", "output": "{secret}", "input": {nested}}}'
+    part = f'{{"payload": {{"type": "x", "properties": {{"part": {{"state": {state}}}}}}}}}'
+    web = Web({"/global/event": CONNECTED + f"data: {part}\n\n".encode()})
+    async with (
+        running(web) as port,
+        open_api(
+            f"http://127.0.0.1:{port}",
+            password=secret,
+            username="x",
+            redactor=Redactor.of([secret]),
+        ) as api,
+        api.open_events() as records,
+    ):
+        await anext(records)
+        told = await anext(records)
+    assert secret not in str(told["payload"]["properties"]["part"]["state"]["output"])

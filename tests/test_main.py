@@ -103,6 +103,9 @@ def test_a_task_keeps_its_id(tasks: Path, tmp_path: Path) -> None:
     assert (again, twice) == (first, f"{first}-2")
     assert other != first
     assert ids({"prompt": "one", "id": "mine"}) == ["mine"]
+    same = {"prompt": "one", "timeout_s": 5}
+    taken = ids({"prompt": "x", "id": f"{first}-2"}, same, same, same)
+    assert taken == [f"{first}-2", first, f"{first}-3", f"{first}-4"]
 
 
 @pytest.mark.parametrize(

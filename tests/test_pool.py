@@ -112,6 +112,19 @@ async def test_a_failed_start_fails_all_who_wait_each_with_an_error_of_its_own(
     assert client.starts == 2
 
 
+async def test_a_machine_that_has_no_more_to_give_fails_only_who_waits_for_it(
+    autojump_clock: MockClock, world: World, tmp_path: Path
+) -> None:
+    client = FakeClient(world)
+    other = attrs.evolve(CFG, extra_env={"A": "b"})
+    async with open_pool(client) as pool, pool.lease(CFG, str(tmp_path)) as server:
+        client.failure = OSError(24, "Too many open files")
+        with pytest.raises(OpenCodeProcessError, match=r"cannot be started.*Too many open files"):
+            async with pool.lease(other, str(tmp_path)):
+                pytest.fail("leased")
+        assert not server.has_ended
+
+
 async def test_who_is_cancelled_leaves_the_start_to_the_others(
     autojump_clock: MockClock, world: World, tmp_path: Path
 ) -> None:

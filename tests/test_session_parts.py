@@ -88,8 +88,9 @@ def test_rules_of_one_turn_are_covered_by_those_of_the_next():
     assert not rules.needs_agent
     first = rules.to_add(turn, [])
     assert first == [*base, *turn]
+    rules.adding()
+    assert rules.needs_agent  # though nobody may ever hear that they were added
     rules.added(first)
-    assert rules.needs_agent
     second = rules.to_add([], agent)
     assert second == [*agent, *base]
     rules.added(second)
@@ -469,6 +470,35 @@ def test_a_class_that_contains_itself():
     assert output.read({"value": 1, "next": {"value": 2, "next": None}}) == Node(1, Node(2))
     with pytest.raises(WrongAnswerError):
         output.read({"value": 1, "next": {"value": "2"}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (int | str, [1, "a"]),
+        (float | str, [1.5, "a"]),
+        (str | list[str], ["a", ["a"]]),
+        (Literal["a"] | int, ["a", 1]),
+        (Leaf | str, [Leaf("a", 1.0), "a"]),
+        (bool | None, [True, None]),
+    ],
+)
+def test_one_of_several_types(kind: Any, values: list[Any]):
+    class_ = attrs.make_class("Made", {"value": attrs.field(type=kind)})
+    output = output_of(class_)
+    for value in values:
+        answer = attrs.asdict(value) if attrs.has(type(value)) else value
+        assert output.read({"value": answer}) == class_(value)
+    with pytest.raises(WrongAnswerError):
+        output.read({"value": {"no": "such thing"}})
+
+
+def test_a_type_that_json_does_not_tell_apart_is_refused_before_it_is_asked_for():
+    class_ = attrs.make_class("Made", {"value": attrs.field(type=list[int] | dict[str, int])})
+    with pytest.raises(OpenCodeConfigError, match="Made cannot be made of JSON"):
+        output_of(class_)
+    with pytest.raises(OpenCodeConfigError, match="for ever"):
+        output_of({"$ref": "#"}).read(1)
 
 
 def test_a_schema_is_taken_as_it_is():

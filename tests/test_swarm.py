@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 import opencode_trio._pool as pool_module
@@ -611,3 +614,42 @@ async def test_representations(autojump_clock: MockClock, world: World) -> None:
         assert repr(agent) == "<Agent 'agent 1', waiting>"
         assert repr(swarm) == "<Swarm, 0 of 1 agents are over>"
         assert "max_cost_usd=1" in repr(swarm.budget)
+
+
+async def test_an_agent_that_is_refused_leaves_no_trace(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World(long=after(9), bad=failing(ValueError("mine")))
+    async with open_swarm(world.server(), on_failure="collect") as swarm:
+        with pytest.raises(OpenCodeConfigError):
+            swarm.start_soon("bad", max_tokens=0)
+        swarm.start_soon("bad", name="first")
+        swarm.start_soon("long", name="second")
+    first, second = swarm.report().agents
+    assert [span.kind for span in first.spans if span.is_failed] == ["error"]
+    assert [span for span in second.spans if span.is_failed] == []
+
+
+async def test_a_failed_agent_keeps_nothing_of_what_it_was_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Told:
+        pass
+
+    told: list[weakref.ref[Told]] = []
+
+    async def agent(session: Any) -> None:
+        story = Told()
+        told.append(weakref.ref(story))
+        try:
+            int("inner")
+        except ValueError as exc:
+            raise LookupError("outer") from exc
+
+    for keep in (True, False):
+        async with open_swarm(World().server(), on_failure="collect", keep_events=keep) as swarm:
+            failed = swarm.start_soon(agent)
+        assert failed.outcome is not None
+        assert "outer" in str(failed.outcome.error)
+        gc.collect()
+        assert (told[-1]() is not None) == keep

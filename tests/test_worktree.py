@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,55 @@ async def test_a_worktree_that_the_agent_destroyed(
     repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_worktree(str(repository), lambda _: None) as directory:
-        Path(directory, ".git").unlink()
-    assert "could not be read" in caplog.text
-    assert not Path(directory).exists()
+        shutil.rmtree(directory)
+    assert "is gone" in caplog.text
+    assert not Path(directory).parent.exists()
+
+
+def unreadable(directory: Path) -> None:
+    (directory / ".git").unlink()
+
+
+def with_an_empty_repository(directory: Path) -> None:
+    git(directory, "init", "--quiet", "inner")
+
+
+def with_a_repository(directory: Path) -> None:
+    git(directory, "init", "--quiet", "inner")
+    git(directory / "inner", "commit", "--quiet", "--allow-empty", "-m", "first")
+
+
+@pytest.mark.parametrize("spoil", [unreadable, with_an_empty_repository, with_a_repository])
+async def test_what_no_patch_can_tell_stays(
+    repository: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
+) -> None:
+    diffs: list[str] = []
+    async with open_worktree(str(repository), diffs.append) as directory:
+        tree = Path(directory)
+        spoil(tree)
+        (tree / "new").write_text("new\n")
+    try:
+        assert f"{tree} is in its diff, so it stays" in caplog.text
+        assert (tree / "new").read_text() == "new\n"
+        assert ["+new" in diff for diff in diffs] == ([] if spoil is unreadable else [True])
+    finally:
+        shutil.rmtree(tree.parent)
+
+
+async def test_a_patch_is_one_whatever_the_configuration(repository: Path) -> None:
+    git(repository, "config", "diff.noprefix", "true")
+    git(repository, "config", "diff.x.textconv", "wc")
+    (repository / ".git" / "info" / "attributes").write_text("* diff=x\n")
+    git(repository, "checkout", "--quiet", ".")
+    diffs: list[str] = []
+    async with open_worktree(str(repository), diffs.append) as directory:
+        Path(directory, "sub", "file").write_text("two\n")
+        lock = git(Path(directory), "rev-parse", "--git-path", "index.lock").strip()
+        Path(directory, lock).touch()  # of a git that was killed
+    patch = repository.parent / "patch"
+    patch.write_text(diffs[0])
+    git(repository, "-c", "diff.noprefix=false", "apply", str(patch))
+    assert (repository / "sub" / "file").read_text() == "two\n"
 
 
 async def test_records_that_another_git_is_just_writing(repository: Path) -> None:
