@@ -281,4 +281,4 @@ def forget_frames(error: BaseException) -> None:
             traceback.clear_frames(one.__traceback__)
             at += [one.__cause__, one.__context__]
             if isinstance(one, BaseExceptionGroup):
-                at += one.exceptions
+                at += cast("BaseExceptionGroup[BaseException]", one).exceptions

@@ -22,6 +22,7 @@ from opencode_trio._ids import RANDOM_CHARACTERS
 from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
 from opencode_trio._redact import Redactor, password_forms
+from opencode_trio._rulebook import Rulebook
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
@@ -253,7 +254,7 @@ class OpenCodeServer:
             if delete_on_exit:
                 await self._delete(record)
             else:
-                await self._put_rules_back(session)
+                await self._put_rules_back(plan)
             self._link.bus.tree.forget(session.session_id)
 
     async def sessions(self, workspace: StrPath | None = None) -> list[Json]:
@@ -317,10 +318,12 @@ class OpenCodeServer:
                 call = endpoints.delete_session(text_of(record, "id"))
                 await self._link.call(call, text_of(record, "directory"))
 
-    async def _put_rules_back(self, session: Session) -> None:
+    async def _put_rules_back(self, plan: SessionPlan) -> None:
+        session, directory = text_of(plan.record, "id"), text_of(plan.record, "directory")
+        rulebook = Rulebook(self._link, session, directory, plan.rules)
         with trio.move_on_after(DELETE_S, shield=True):
             with suppress(OpenCodeServerError):  # as above
-                await session._put_rules_back()  # noqa: SLF001 - a server's own
+                await rulebook.put_back(plan.cfg.agent)
 
 
 def _in_turn(

@@ -63,9 +63,6 @@ class Session:
         self._rulebook = Rulebook(plan.link, self._id, self._directory, plan.rules)
         self._floor = Floor(self._stored, self._rulebook, plan.audience)
 
-    async def _put_rules_back(self) -> None:
-        await self._rulebook.put_back(self._plan.cfg.agent)
-
     def __repr__(self) -> str:
         state = "busy" if self._floor.is_taken else "idle"
         return f"<{type(self).__name__} {self._id} in {self._directory!r}, {state}>"
