@@ -214,7 +214,11 @@ def _explain(response: httpx.Response, answer: object) -> str:
 def _mapped_errors(what: str, url: str, redactor: Redactor) -> Generator[None]:
     try:
         yield
-    except (httpx.RequestError, httpx.InvalidURL) as exc:
+    except (
+        httpx.RequestError,
+        httpx.InvalidURL,
+        UnicodeError,
+    ) as exc:  # the last: of a host's name
         text = f"{what}: no answer from {url}: {_reason(exc)}"
         raise OpenCodeServerError(redactor.text(text)) from exc
     except UnexpectedAnswerError as exc:

@@ -353,7 +353,13 @@ async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncGenerator[
 
 def _split_user(url: str) -> tuple[str, tuple[str, str] | None]:
     """Return an address without its user, and who that is, with the password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at only now
+    except ValueError:
+        raise OpenCodeConfigError(
+            "url: expected http://host:port, and what is given is no address"
+        ) from None
     if parts.scheme not in {"http", "https"}:
         given = "" if "@" in url else f", got {url!r}"  # what is before an @ is told to nobody
         raise OpenCodeConfigError(f"url: expected http://... or https://...{given}")
