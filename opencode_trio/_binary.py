@@ -150,7 +150,8 @@ async def _stated_version(path: str) -> str:
             return await _ask_version(path, {**os.environ, "BUN_TMPDIR": str(scratch)})
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(remove_scratch, scratch)
+            one = trio.CapacityLimiter(1)  # not after the program's own threads
+            await trio.to_thread.run_sync(remove_scratch, scratch, limiter=one)
     raise OpenCodeVersionError(
         f"{path!r} is not opencode, or hangs: no answer to --version in {PROBE_TIMEOUT_S} s"
     )

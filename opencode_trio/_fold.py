@@ -41,6 +41,7 @@ class _Message:
     session_id: str | None
     role: str = "assistant"  # `run` prints no other, and says of none what it is
     is_summary: bool | None = None  # until its own record says so
+    calls_tools: bool = False
     texts: dict[Hashable, list[str]] = attrs.field(factory=dict[Hashable, list[str]])
     steps: dict[Hashable, _Usage] = attrs.field(factory=dict[Hashable, _Usage])
     reported: _Usage | None = None
@@ -53,6 +54,10 @@ class _Message:
     def usage(self) -> _Usage:
         # Its own record knows best, once it is there; until then its steps do.
         return self.reported or sum(self.steps.values(), _Usage())
+
+
+TOO_LONG = "ContextOverflowError"
+"""After this error opencode has the conversation summarized, and then goes on in it."""
 
 
 class TurnFold:
@@ -71,6 +76,7 @@ class TurnFold:
         self.last_error: ErrorInfo | None = None
         self.structured: Any = None
         self._end: StopReason | None = None
+        self._is_too_long = False  # for the model: a summary follows
         self._messages: dict[Hashable, _Message] = {}
 
     def add(self, event: Event) -> None:
@@ -82,7 +88,7 @@ class TurnFold:
         """Take an event without keeping its record."""
         self.root = self.root or event.session_id
         if self._is_of_root(event.session_id):
-            self._end = end_if_nothing_follows(event) or self._end
+            self._end = self._end_if_nothing_follows(event) or self._end
         match event:
             case TextDelta():
                 self._take_delta(event)
@@ -154,6 +160,19 @@ class TurnFold:
 
     # --- taking events
 
+    def _end_if_nothing_follows(self, event: Event) -> StopReason | None:
+        if self._is_alone and isinstance(event, ErrorReported) and event.error.name == TOO_LONG:
+            self._is_too_long = True  # `run` does not say of the summary that it is one
+        if isinstance(event, StepFinished):
+            message = self._message(event.message_id, event.session_id)
+            if self._is_too_long:
+                self._is_too_long, message.is_summary = False, True
+                return "incomplete"
+            if message.calls_tools:
+                # Some providers call that "stop"; opencode looks at the calls, and asks again.
+                event = attrs.evolve(event, reason="tool-calls")
+        return end_if_nothing_follows(event)
+
     def _message(self, message_id: str | None, session_id: str | None) -> _Message:
         return self._messages.setdefault(message_id, _Message(session_id))
 
@@ -187,6 +206,8 @@ class TurnFold:
 
     def _take_tool(self, event: ToolPart) -> None:
         self.tools[event.part_id or object()] = event
+        if event.message_id is not None and not event.metadata.get("providerExecuted"):
+            self._message(event.message_id, event.session_id).calls_tools = True
 
     def _take_message(self, event: MessageUpdated) -> None:
         message = self._message(event.message_id, event.session_id)

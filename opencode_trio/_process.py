@@ -337,4 +337,5 @@ async def _end_without_keeper(process: trio.Process, graces: Graces) -> Teardown
 async def _remove(scratch: Path) -> None:
     """Remove what the keeper did not; most often there is nothing left."""
     with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(remove_scratch, scratch)
+        # A thread beyond trio's limit: the program's own may be waiting for the end of this.
+        await trio.to_thread.run_sync(remove_scratch, scratch, limiter=trio.CapacityLimiter(1))

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 import attrs
 
-from opencode_trio._json import is_list, is_mapping, is_sequence
+from opencode_trio._json import Json, is_list, is_mapping, is_sequence
 
 REDACTED = "[redacted]"
 
@@ -173,6 +173,11 @@ class Redactor:
                 for key, inner in record.items()
             }
         return [self.record(inner) for inner in record] if is_list(record) else record
+
+    def values(self, record: Json) -> Json:
+        """Return a record without them, wherever they are."""
+        cleaned: Json = self._all(record)
+        return cleaned
 
     def is_needed(self, text: str) -> bool:
         """Whether the text of a record may tell of a failure, and holds a secret."""

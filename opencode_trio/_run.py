@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -153,8 +154,9 @@ class Run(trio.abc.ReceiveChannel[Event]):
     def _take(self, line: str) -> None:
         record = parse_event_line(line)
         if text_of(record, "type") in OPENCODES_OWN_WORDS:
-            line = self._plan.redactor.text(line)
-            record = parse_event_line(line)
+            redacted = self._plan.redactor.values(record)
+            if redacted != record:
+                line, record = redacted.get("raw") or json.dumps(redacted), redacted
         self._lines.append(line)
         self._ready.append(run_event(record))
 
@@ -197,6 +199,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
 
     def leave(self) -> None:
         """Note that the block was left."""
+        self._is_closed = True
         self._settle(None)
 
     def _settle(self, exit_code: int | None) -> None:

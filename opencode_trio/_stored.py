@@ -12,7 +12,7 @@ import trio
 from opencode_trio import _endpoints as endpoints
 from opencode_trio._bus_wire import bus_event
 from opencode_trio._endpoints import Call
-from opencode_trio._json import Json, text_of
+from opencode_trio._json import Json, object_of, text_of
 from opencode_trio._link import Link
 from opencode_trio._reconcile import (
     broken_compactions,
@@ -122,9 +122,18 @@ class StoredTurn:
             ("permission.asked", endpoints.permissions()),
             ("question.asked", endpoints.questions()),
         ):
-            asks = [ask for ask in await self.call(call) if ask.get("sessionID") in family]
+            asks = [
+                ask
+                for ask in await self.call(call)
+                if ask.get("sessionID") in family and not self._is_of_a_former_turn(ask)
+            ]
             found += [bus_event({"type": kind, "properties": ask}) for ask in asks]
         return found
+
+    def _is_of_a_former_turn(self, ask: Json) -> bool:
+        """Say whether a turn before asked; opencode may keep what an abort has cut off."""
+        message = text_of(object_of(ask.get("tool")), "messageID")
+        return bool(message) and message < self.message_id
 
     async def states(self) -> list[Event]:
         """Read what those of the turn's tree are at that are not idle, as the events that told it."""

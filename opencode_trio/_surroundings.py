@@ -21,6 +21,7 @@ from opencode_trio._known_secrets import redactor_of
 from opencode_trio._project_files import check_project, host_files_above
 from opencode_trio._untrusted import git_environment
 from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError
 
 _log = logging.getLogger("opencode_trio")
 
@@ -62,6 +63,7 @@ def prepare_surroundings(
         OpenCodeConfigError: opencode may not be let into the workspace.
     """
     check_project(workspace, home=Path.home(), untrusted=run_cfg.untrusted)
+    _check_nothing_is_replaced(run_cfg)
     isolated = not run_cfg.inherit_user_config
     if isolated and not run_cfg.untrusted:
         _warn_of_host_files(workspace)
@@ -78,6 +80,16 @@ def prepare_surroundings(
     settings = settings_environment(run_cfg, {}, cwd=workspace, home=home, without_config=in_file)
     env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
     return attrs.evolve(child, env=env, redactor=redactor_of(run_cfg, env, workspace))
+
+
+def _check_nothing_is_replaced(run_cfg: RunConfig) -> None:
+    if "OPENCODE_CONFIG_CONTENT" not in (run_cfg.extra_env or {}):
+        return
+    if lost := [*configuration(run_cfg), *(["untrusted"] if run_cfg.untrusted else [])]:
+        raise OpenCodeConfigError(
+            "extra_env: OPENCODE_CONFIG_CONTENT would take the place of other settings"
+            f" ({', '.join(lost)}); put what is in it into config_overrides"
+        )
 
 
 _CONFIG_VARIABLES = {"OPENCODE_CONFIG_CONTENT", "OPENCODE_CONFIG_DIR"}

@@ -32,6 +32,9 @@ from opencode_trio._host_config import (
 from opencode_trio._isolation import ChildHome, prepare_child_home
 from opencode_trio._project_files import host_files_above
 from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
+from opencode_trio._surroundings import prepare_surroundings
+from opencode_trio.config import RunConfig
+from opencode_trio.errors import OpenCodeConfigError
 
 # Everything in it is the host's own business.
 EVIL = {
@@ -771,3 +774,17 @@ def test_the_real_opencode_sees_the_hosts_config_on_request(
     assert seen["model"] == "evil/model"
     assert seen["permission"]["edit"] == "deny"
     assert "evil" in seen["agent"]
+
+
+def test_variables_do_not_take_the_place_of_settings(tmp_path: Path) -> None:
+    taken = {"OPENCODE_CONFIG_CONTENT": "{}"}
+    for cfg, lost in (
+        (RunConfig(permission={"bash": "deny"}, extra_env=taken), "permission"),
+        (RunConfig(untrusted=True, extra_env=taken), "untrusted"),
+    ):
+        with pytest.raises(OpenCodeConfigError, match=lost):
+            prepare_surroundings(cfg, tmp_path, isolate_db=True, data_home=None)
+    child = prepare_surroundings(
+        RunConfig(extra_env=taken), tmp_path, isolate_db=True, data_home=None
+    )
+    shutil.rmtree(child.scratch)

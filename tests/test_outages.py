@@ -57,6 +57,7 @@ async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.Moc
             agent.server.routes["GET /permission"] = lambda call: [
                 ASK,
                 {**ASK, "id": "per_2", "sessionID": "ses_other"},
+                {**ASK, "id": "per_3", "tool": {"messageID": "msg_0former", "callID": "c"}},
             ]
             agent.server.hang_up()
             await settled(5)

@@ -535,7 +535,10 @@ async def test_max_steps(autojump_clock, output, allowed, trips_at):
 
 BLOCKED = START + TOOLS
 EMPTY = START + STOP
-OVERFLOW = error("ContextOverflowError", message="too long")
+SUMMARY = record("text", id="prt_s2", messageID="msg_0", text="in short") + record(
+    "step_finish", id="prt_s3", messageID="msg_0", reason="stop"
+)
+OVERFLOW = error("ContextOverflowError", message="too long") + SUMMARY
 
 
 @pytest.mark.parametrize(
@@ -648,6 +651,46 @@ async def test_an_agent_that_only_talks_of_falling_back_is_none(autojump_clock):
     run = run_of(FakeChild(ANSWER, stderr=talk))
     await collect(run)
     assert run.result.stop_reason == "completed"
+
+
+CALL = record("tool_use", id="prt_0", messageID="msg_0", tool="bash", state={"status": "completed"})
+LOOKS = CALL + record("step_finish", id="prt_s3", messageID="msg_0", reason="stop")
+
+
+@pytest.mark.parametrize("first", [LOOKS, OVERFLOW])
+async def test_what_says_stop_and_is_none_is_not_the_end(autojump_clock, first):
+    """Some providers say so of a step that called tools, and any of a summary."""
+    run = run_of(FakeChild(first, SETTLE_S + 5, ANSWER))
+    await collect(run)
+    assert (run.result.stop_reason, run.result.final_text) == ("completed", "hello")
+    assert run.result.text == "hello"
+    dying = run_of(FakeChild(first, exit_code=-9))
+    with pytest.raises(OpenCodeProcessError):
+        await collect(dying)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"message": "no, see https://llm.example", "account": "me@x.com", "statusCode": 401},
+        {"message": "no", "statusCode": 401, "responseHeaders": {"a": "https://b", "c": "d@e"}},
+    ],
+)
+async def test_what_is_redacted_is_the_values_and_not_the_line(autojump_clock, data):
+    run = run_of(FakeChild(error("APIError", **data), exit_code=1))
+    with pytest.raises(OpenCodeTurnError) as failed:
+        await collect(run)
+    assert failed.value.status_code == 401
+    [line] = run.result.raw_stdout_lines
+    assert json.loads(line)["error"]["data"] == data
+
+
+async def test_a_run_that_was_left_is_closed(autojump_clock):
+    run = run_of(FakeChild(ANSWER, NEVER))
+    await run.receive()
+    run.leave()
+    with pytest.raises(trio.ClosedResourceError):
+        await run.receive()
 
 
 # --- leaving early ---------------------------------------------------------------------------
