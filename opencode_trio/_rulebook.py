@@ -10,6 +10,7 @@ from opencode_trio import _endpoints as endpoints
 from opencode_trio._json import Json, objects_of, text_or_none_of
 from opencode_trio._link import Link
 from opencode_trio._rules import SessionRules, check_taken, rules_to_answer, session_rules
+from opencode_trio.errors import OpenCodeServerError
 
 DEFAULT_AGENT = "build"
 """opencode's own default, unless its configuration names another."""
@@ -38,7 +39,12 @@ class Rulebook:
         if wanted := self.rules.to_add(turn, own):
             call = endpoints.add_rules(self.session_id, wanted)
             self.rules.adding()
-            check_taken(await self.link.call(call, self.directory), wanted)
+            record = await self.link.call(call, self.directory)
+            try:
+                check_taken(record, wanted)
+            except OpenCodeServerError:
+                self.rules.refused()
+                raise
             self.rules.added(wanted)
 
     async def put_back(self, agent: str | None) -> None:

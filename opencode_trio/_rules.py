@@ -131,6 +131,10 @@ class SessionRules:
         """Know that the server may have more from here on, whether its answer is heard or not."""
         self._changed, self._last = True, None
 
+    def refused(self) -> None:
+        """Know that the server takes none here, and so has none."""
+        self._changed = False
+
     def added(self, rules: list[Json]) -> None:
         """Know that the server has these."""
         self._last = rules

@@ -118,6 +118,18 @@ async def test_a_turn_that_is_being_prepared_can_be_aborted(autojump_clock: trio
         assert agent.prompts == ["y"]
 
 
+async def test_an_old_server_that_takes_no_rules_has_none_to_put_back(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    agent.server.routes[r"PATCH /session/(\w+)"] = lambda call, session: {"id": session}
+    async with talking(agent) as (session, _):
+        with pytest.raises(OpenCodeServerError, match="does not take permission rules"):
+            await session.send("x", run_cfg=ANYTHING)
+        agent.finish()
+        assert (await session.send("y")).final_text == "answer to y"
+
+
 def behind_an_impatient_proxy(agent: Agent, *, status: int, seconds: float) -> None:
     prompt = agent.prompt
 
