@@ -396,8 +396,8 @@ def test_who_is_born_while_others_end_is_asked_as_well(launch: Launch, marker: s
         assert report["empty"]
         return int(report["killed"])
 
-    # A SIGTERM between fork and exec is lost to the shell's trap; not three times in a row.
-    assert 0 in (killed() for _ in range(3))
+    # A SIGTERM between fork and exec is lost to the shell's trap; not ten times in a row.
+    assert 0 in (killed() for _ in range(10))
 
 
 def test_storm_of_sessions(launch: Launch, marker: str) -> None:
