@@ -161,14 +161,11 @@ class TurnFold:
     # --- taking events
 
     def _end_if_nothing_follows(self, event: Event) -> StopReason | None:
-        if self._is_alone and isinstance(event, ErrorReported) and event.error.name == TOO_LONG:
-            self._is_too_long = True  # `run` does not say of the summary that it is one
         if isinstance(event, StepFinished):
-            message = self._message(event.message_id, event.session_id)
             if self._is_too_long:
-                self._is_too_long, message.is_summary = False, True
                 return "incomplete"
-            if message.calls_tools:
+            message = self._messages.get(event.message_id)
+            if message is not None and message.calls_tools:
                 # Some providers call that "stop"; opencode looks at the calls, and asks again.
                 event = attrs.evolve(event, reason="tool-calls")
         return end_if_nothing_follows(event)
@@ -203,10 +200,12 @@ class TurnFold:
     def _take_step(self, event: StepFinished) -> None:
         message, part = self._part(event)
         message.steps[part] = _Usage(event.cost, event.tokens)
+        if self._is_too_long and self._is_of_root(event.session_id):
+            self._is_too_long, message.is_summary = False, True
 
     def _take_tool(self, event: ToolPart) -> None:
         self.tools[event.part_id or object()] = event
-        if event.message_id is not None and not event.metadata.get("providerExecuted"):
+        if event.message_id is not None and not event.provider_executed:
             self._message(event.message_id, event.session_id).calls_tools = True
 
     def _take_message(self, event: MessageUpdated) -> None:
@@ -222,3 +221,5 @@ class TurnFold:
     def _take_error(self, event: ErrorReported) -> None:
         if event.session_id in (self.root, None):
             self.last_error = event.error
+            if self._is_alone and event.error.name == TOO_LONG:
+                self._is_too_long = True  # `run` does not say of the summary that it is one

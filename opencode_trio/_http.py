@@ -87,12 +87,7 @@ class HttpApi:
 
     def _scrubbed(self, text: str, parsed: Any) -> Any:
         """Take secrets out of what a record tells of failures, if there are any."""
-        if not self._redactor.is_needed(text):
-            return parsed
-        try:
-            return self._redactor.record(parsed)
-        except RecursionError:  # nested by somebody who means no good
-            return json.loads(self._redactor.text(text))
+        return self._redactor.record(parsed) if self._redactor.is_needed(text) else parsed
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         try:
@@ -214,11 +209,8 @@ def _explain(response: httpx.Response, answer: object) -> str:
 def _mapped_errors(what: str, url: str, redactor: Redactor) -> Generator[None]:
     try:
         yield
-    except (
-        httpx.RequestError,
-        httpx.InvalidURL,
-        UnicodeError,
-    ) as exc:  # the last: of a host's name
+    # The last is of a host's name.
+    except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as exc:
         text = f"{what}: no answer from {url}: {_reason(exc)}"
         raise OpenCodeServerError(redactor.text(text)) from exc
     except UnexpectedAnswerError as exc:

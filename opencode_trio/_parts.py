@@ -82,6 +82,7 @@ def tool_part(part: Json, record: Json) -> PartEvent:
         title=text_or_none_of(state, "title"),
         metadata=object_of(state.get("metadata")),
         state=state,
+        provider_executed=flag_of(object_of(part.get("metadata")), "providerExecuted"),
     )
 
 

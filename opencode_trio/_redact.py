@@ -167,28 +167,32 @@ class Redactor:
 
     def record(self, record: Any) -> Any:
         """Return a record in which what tells of failures is without them."""
-        if is_mapping(record):
-            return {
-                key: self._all(inner) if key in FAILURES else self.record(inner)
-                for key, inner in record.items()
-            }
-        return [self.record(inner) for inner in record] if is_list(record) else record
+        return self._cleaned(record, is_told=False)
 
     def values(self, record: Json) -> Json:
         """Return a record without them, wherever they are."""
-        cleaned: Json = self._all(record)
+        cleaned: Json = self._cleaned(record, is_told=True)
         return cleaned
 
     def is_needed(self, text: str) -> bool:
         """Whether the text of a record may tell of a failure, and holds a secret."""
         return any(f'"{key}"' in text for key in FAILURES) and self.text(text) != text
 
-    def _all(self, value: Any) -> Any:
+    def _cleaned(self, value: Any, *, is_told: bool) -> Any:
+        try:
+            return self._walk(value, is_told=is_told)
+        except RecursionError:  # nested by somebody who means no good
+            return json.loads(self.text(json.dumps(value)))
+
+    def _walk(self, value: Any, *, is_told: bool) -> Any:
         if isinstance(value, str):
-            return self.text(value)
+            return self.text(value) if is_told else value
         if is_mapping(value):
-            return {key: self._all(inner) for key, inner in value.items()}
-        return [self._all(inner) for inner in value] if is_list(value) else value
+            return {
+                key: self._walk(inner, is_told=is_told or key in FAILURES)
+                for key, inner in value.items()
+            }
+        return [self._walk(inner, is_told=is_told) for inner in value] if is_list(value) else value
 
 
 NOTHING_KNOWN = Redactor()

@@ -236,6 +236,8 @@ class ToolPart(PartEvent):
     """The tool's own extras: ``exit`` of a shell command, ``sessionId`` of a subagent."""
     state: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     """opencode's own record of the call, which the fields above were read from."""
+    provider_executed: bool = False
+    """Whether the provider has run the tool itself, so that the model is not asked again for it."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

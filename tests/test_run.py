@@ -14,6 +14,7 @@ import trio
 from trio.testing import assert_checkpoints
 
 from opencode_trio._process import Child
+from opencode_trio._redact import Redactor
 from opencode_trio._run import SETTLE_S, Run, RunPlan
 from opencode_trio._run_end import end_of_run, plain
 from opencode_trio._run_wire import parse_event_line
@@ -683,6 +684,32 @@ async def test_what_is_redacted_is_the_values_and_not_the_line(autojump_clock, d
     assert failed.value.status_code == 401
     [line] = run.result.raw_stdout_lines
     assert json.loads(line)["error"]["data"] == data
+
+
+async def test_words_that_are_nested_too_deep_end_no_run(autojump_clock):
+    deep: Any = "secret-value"
+    for _ in range(480):
+        deep = {"a": deep}
+    child = FakeChild(error("APIError", message="no", statusCode=401, more=deep), exit_code=1)
+    run = run_of(child, redactor=Redactor.of(["secret-value"]))
+    with pytest.raises(OpenCodeTurnError) as failed:
+        await collect(run)
+    assert failed.value.status_code == 401
+    assert "secret-value" not in run.result.raw_stdout_lines[0]
+
+
+async def test_what_the_provider_ran_itself_is_followed_by_nothing(autojump_clock):
+    searched = record(
+        "tool_use",
+        id="prt_0",
+        messageID="msg_1",
+        tool="web_search",
+        state={"status": "completed"},
+        metadata={"providerExecuted": True},
+    )
+    run = run_of(FakeChild(START + searched + TEXT + STOP))
+    await collect(run)
+    assert run.result.stop_reason == "completed"
 
 
 async def test_a_run_that_was_left_is_closed(autojump_clock):
