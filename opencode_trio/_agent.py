@@ -254,11 +254,11 @@ class Agent(Generic[ValueT_co]):
         self._set(status)
         self._over.set()
 
-    def lighten(self) -> None:
-        """Forget what it did, once that is told: all but how it ended, and what it spent."""
-        if self.outcome is not None:
-            self.outcome = attrs.evolve(self.outcome, value=None, partial=None, diff=None)
-            self.diff = None
+    def lighten(self, outcome: Outcome[Any]) -> Outcome[Any]:
+        """Forget what it did, once that is told; return how it ended, and what it spent."""
+        self.outcome = attrs.evolve(outcome, value=None, partial=None, diff=None)
+        self.diff = None
+        return self.outcome
 
     def _kept(self, value: Any) -> Any:
         if self._keep_events or not is_result(value):

@@ -29,8 +29,6 @@ T = TypeVar("T")
 REFUSE_S = 5.0
 """For telling the server no while a turn is failing; the abort that follows says it again."""
 
-ASKED = (PermissionAsked, QuestionAsked)
-
 GONE = frozenset({400, 404, 409})
 """What the server answers when a request has been answered already, or its turn has ended."""
 
@@ -86,7 +84,9 @@ class AskDesk:
 
     def knows(self, event: Event) -> bool:
         """Say whether an event asks what has been taken already: it may be told, and found, too."""
-        return isinstance(event, ASKED) and event.request_id in self._known
+        if isinstance(event, PermissionAsked | QuestionAsked):
+            return event.request_id in self._known
+        return False
 
     def asked(self, request: AskRequest) -> None:
         """Take a request; no one may be taken twice."""

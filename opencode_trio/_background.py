@@ -8,10 +8,22 @@ cancellation for as long as its goodbye takes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
+
+
+async def clear_away(remove: Callable[[Path], None], path: Path) -> None:
+    """Remove what is left, in a thread.
+
+    Beyond trio's limit on threads, because the program's own may be waiting for the end of this.
+
+    **Cancellation**: shielded.
+    """
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(remove, path, limiter=trio.CapacityLimiter(1))
 
 
 @asynccontextmanager

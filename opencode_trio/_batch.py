@@ -89,10 +89,8 @@ class Batch:
         outcome = agent.outcome
         if outcome is None or task.task_id in self.outcomes:
             return
-        self.outcomes[task.task_id] = outcome
         self._append(task, outcome)
-        agent.lighten()
-        self.outcomes[task.task_id] = agent.outcome or outcome
+        self.outcomes[task.task_id] = agent.lighten(outcome)
 
     def _append(self, task: BatchTask, outcome: Outcome) -> None:
         # Those that were never begun, for a budget or a signal, are left for the next run.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from opencode_trio._background import clear_away
 from opencode_trio._json import object_of, text_of
 from opencode_trio._scratch import TEMPORARY, make_scratch, remove_scratch, unusable
 from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
@@ -149,9 +150,7 @@ async def _stated_version(path: str) -> str:
         with trio.move_on_after(PROBE_TIMEOUT_S):
             return await _ask_version(path, {**os.environ, "BUN_TMPDIR": str(scratch)})
     finally:
-        with trio.CancelScope(shield=True):
-            one = trio.CapacityLimiter(1)  # not after the program's own threads
-            await trio.to_thread.run_sync(remove_scratch, scratch, limiter=one)
+        await clear_away(remove_scratch, scratch)
     raise OpenCodeVersionError(
         f"{path!r} is not opencode, or hangs: no answer to --version in {PROBE_TIMEOUT_S} s"
     )

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from opencode_trio._ask_desk import ASKED, AskDesk, Handlers
+from opencode_trio._ask_desk import AskDesk, Handlers
 from opencode_trio._asked import request_of
 from opencode_trio._background import open_background
 from opencode_trio._endpoints import Call
@@ -151,7 +151,7 @@ class Course:
             shown = take(event, time.time())
         except OpenCodeLimitError as exc:
             shown, excess = [event], exc
-        if isinstance(event, ASKED):
+        if isinstance(event, PermissionAsked | QuestionAsked):
             shown = [event]  # also of a turn that is not yet known to have begun: it is to answer
         for item in shown:
             self._show(item)
@@ -268,23 +268,21 @@ class Course:
 
     @trio.lowlevel.enable_ki_protection
     async def _resync(self) -> None:
-        filled = 0
-        while filled < self._gaps and not self.work.over.is_set():
+        while self._gaps and not self.work.over.is_set():
             gaps = self._gaps
             try:
                 missed = await self._exchange.missed()
             except OpenCodeError as exc:
-                if await self._exchange.is_deleted():
-                    return self._fail(deleted())
+                if await self.work.stored.is_deleted():
+                    self._fail(deleted())
+                    return
                 _log.warning("could not read what the event stream missed: %s", exc)
                 await trio.sleep(RESYNC_AGAIN_S)
                 continue
             if not self.work.over.is_set():  # else all of it is read once more, and that counts
                 for event in missed:
                     self._take(event, self._live.take_found)
-            filled = gaps
-        self._gaps = 0
-        return None
+            self._gaps -= gaps
 
     def _fail(self, error: BaseException) -> None:
         """Record what ended the turn; the first reason counts."""

@@ -98,7 +98,7 @@ class Exchange:
         status = error.status_code if isinstance(error, OpenCodeServerError) else None
         if status is None or not self._stored.link.bus.is_connected:
             return error
-        if await self.is_deleted():
+        if await self._stored.is_deleted():
             return deleted()
         with trio.move_on_after(DRY_S):
             while not self._live.errors:
@@ -113,12 +113,8 @@ class Exchange:
         Raises:
             OpenCodeServerError: it is.
         """
-        if self._live.fold.last_error is not None and await self.is_deleted():
+        if self._live.fold.last_error is not None and await self._stored.is_deleted():
             raise deleted()
-
-    async def is_deleted(self) -> bool:
-        """Say whether the session is gone, as far as the server answers."""
-        return await self._stored.is_deleted()
 
     async def missed(self) -> list[Event]:
         """Read what a broken stream may have missed of a running turn, as the events of it.
@@ -130,10 +126,10 @@ class Exchange:
         subagents = await self._stored.subagent_messages(self._stored.subagents)
         turn = await self._stored.messages()
         asks = await self._stored.asks()
-        begun = self._live.has_begun or bool(turn) or await self._stored.exists()
+        if turn or self._live.has_begun or await self._stored.exists():
+            self._live.has_begun = True
         states = await self._stored.states()
         self._live.retrying.intersection_update(state.session_id for state in states)
-        self._live.has_begun = self._live.has_begun or begun
         messages = [*chain.from_iterable(subagents.values()), *turn]
         return [*chain.from_iterable(map(message_events, messages)), *asks, *states]
 

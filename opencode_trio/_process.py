@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import trio
 
+from opencode_trio._background import clear_away
 from opencode_trio._group import GroupKeeper
 from opencode_trio._keeper import DEFAULT_GRACES, Graces, Keeper, MakeKeeper, NotStarted, Started
 from opencode_trio._output import DRAIN_S, Output, Pipe
@@ -195,7 +196,7 @@ async def open_child(
         # From here to the `try` below there is no checkpoint: no gap between fork and ownership.
         process = await _spawn(keeper, output, cwd, env)
     except BaseException:
-        await _remove(scratch)
+        await clear_away(remove_scratch, scratch)
         raise
     child = Child(process, output, keeper, on_stderr, redact)
     over = trio.Event()
@@ -237,7 +238,7 @@ async def _outlive(
             nursery.start_soon(child.pump, stdin)
             await over.wait()
             await child.end(graces)
-            await _remove(scratch)
+            await clear_away(remove_scratch, scratch)  # most often there is nothing left
             with trio.move_on_after(DRAIN_S):
                 await child.wait()
             nursery.cancel_scope.cancel()
@@ -332,10 +333,3 @@ async def _end_without_keeper(process: trio.Process, graces: Graces) -> Teardown
             _log.exception("nor can its descendants be found")
     process.kill()
     return Teardown(survivors=(process.pid,), is_certain=False)
-
-
-async def _remove(scratch: Path) -> None:
-    """Remove what the keeper did not; most often there is nothing left."""
-    with trio.CancelScope(shield=True):
-        # A thread beyond trio's limit: the program's own may be waiting for the end of this.
-        await trio.to_thread.run_sync(remove_scratch, scratch, limiter=trio.CapacityLimiter(1))

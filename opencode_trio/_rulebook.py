@@ -47,18 +47,6 @@ class Rulebook:
                 raise
             self.rules.added(wanted)
 
-    async def put_back(self, agent: str | None) -> None:
-        """Leave no turn's rules behind, for whoever opens the session again.
-
-        Args:
-            agent: the session's.
-
-        Raises:
-            OpenCodeServerError: they are still there.
-        """
-        if self.rules.needs_agent:
-            await self.open_at((), agent)
-
     def to_answer(self, turn: Iterable[Json]) -> list[Json]:
         """Return a turn's rules, with what a structured answer needs."""
         turn = list(turn)

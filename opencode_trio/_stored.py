@@ -116,7 +116,7 @@ class StoredTurn:
 
     async def asks(self) -> list[Event]:
         """Read what waits for an answer in the turn's tree, as the events that told it."""
-        family = {self.root, *self.subagents}
+        family = self._family
         found: list[Event] = []
         for kind, call in (
             ("permission.asked", endpoints.permissions()),
@@ -137,16 +137,9 @@ class StoredTurn:
 
     async def states(self) -> list[Event]:
         """Read what those of the turn's tree are at that are not idle, as the events that told it."""
-        states = await self.call(endpoints.statuses())
-        return [
-            bus_event(
-                {
-                    "type": "session.status",
-                    "properties": {"sessionID": session, "status": states[session]},
-                }
-            )
-            for session in states.keys() & {self.root, *self.subagents}
-        ]
+        states = (await self._working()).items()
+        told = [{"sessionID": session, "status": state} for session, state in states]
+        return [bus_event({"type": "session.status", "properties": one}) for one in told]
 
     async def is_idle(self) -> bool:
         """Say whether neither the session nor a subagent works, as far as the server answers."""
@@ -174,9 +167,13 @@ class StoredTurn:
         if failure is not None:
             raise failure
 
-    async def _working(self) -> set[str]:
+    @property
+    def _family(self) -> set[str]:
+        return {self.root, *self.subagents}
+
+    async def _working(self) -> Json:
         states = await self.call(endpoints.statuses())
-        return states.keys() & {self.root, *self.subagents}
+        return {session: states[session] for session in states.keys() & self._family}
 
     @trio.lowlevel.enable_ki_protection
     async def _abort_subagents(self) -> None:
@@ -186,7 +183,7 @@ class StoredTurn:
             _log.debug("%s", exc)
             return
         async with trio.open_nursery() as nursery:
-            for session in working - {self.root}:
+            for session in working.keys() - {self.root}:
                 nursery.start_soon(self._abort, session)
 
     @trio.lowlevel.enable_ki_protection

@@ -136,9 +136,9 @@ class Updates(trio.abc.ReceiveChannel[SwarmSnapshot]):
         self._heard = self._bell.rings
         began = trio.current_time()
         state = self._look()
-        looked = trio.current_time() - began
+        now = trio.current_time()
         # Of a very large swarm: what works in this thread must not wait for who watches it.
-        self._next = began + looked + max(self._every_s, PAUSES_PER_LOOK * looked)
+        self._next = now + max(self._every_s, PAUSES_PER_LOOK * (now - began))
         return state
 
     async def aclose(self) -> None:

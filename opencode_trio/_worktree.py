@@ -10,10 +10,12 @@ import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
 
+from opencode_trio._background import clear_away
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
 
 _log = logging.getLogger("opencode_trio")
@@ -79,8 +81,7 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
             if is_told:
                 await _remove(directory, tree)
         if is_told:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(lambda: shutil.rmtree(parent, ignore_errors=True))
+            await clear_away(partial(shutil.rmtree, ignore_errors=True), parent)
         if scope.cancelled_caught:
             _log.error("git did not read and remove %s within %g s", tree, GOODBYE_S)
 

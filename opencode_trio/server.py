@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -234,7 +234,9 @@ class OpenCodeServer:
             link=self._link,
             record=record,
             cfg=merged(self._link.cfg or RunConfig(), run_cfg),
-            rules=SessionRules(rules),
+            rulebook=Rulebook(
+                self._link, text_of(record, "id"), text_of(record, "directory"), SessionRules(rules)
+            ),
             audience=Audience(
                 handlers=Handlers(on_permission, on_question),
                 on_result=_in_turn(self._counts.add, on_result),
@@ -254,7 +256,8 @@ class OpenCodeServer:
             if delete_on_exit:
                 await self._delete(record)
             else:
-                await self._put_rules_back(plan)
+                with _a_last_word():  # no turn's rules are for whoever opens it again
+                    await plan.rulebook.open_at((), plan.cfg.agent)
             self._link.bus.tree.forget(session.session_id)
 
     async def sessions(self, workspace: StrPath | None = None) -> list[Json]:
@@ -313,17 +316,16 @@ class OpenCodeServer:
         return record
 
     async def _delete(self, record: Json) -> None:
-        with trio.move_on_after(DELETE_S, shield=True):
-            with suppress(OpenCodeServerError):  # gone with its server, or deleted by others
-                call = endpoints.delete_session(text_of(record, "id"))
-                await self._link.call(call, text_of(record, "directory"))
+        with _a_last_word():
+            call = endpoints.delete_session(text_of(record, "id"))
+            await self._link.call(call, text_of(record, "directory"))
 
-    async def _put_rules_back(self, plan: SessionPlan) -> None:
-        session, directory = text_of(plan.record, "id"), text_of(plan.record, "directory")
-        rulebook = Rulebook(self._link, session, directory, plan.rules)
-        with trio.move_on_after(DELETE_S, shield=True):
-            with suppress(OpenCodeServerError):  # as above
-                await rulebook.put_back(plan.cfg.agent)
+
+@contextmanager
+def _a_last_word() -> Generator[None]:
+    """Say something to a session that is left: gone with its server, maybe, or deleted by others."""
+    with trio.move_on_after(DELETE_S, shield=True), suppress(OpenCodeServerError):
+        yield
 
 
 def _in_turn(

@@ -19,7 +19,6 @@ from opencode_trio._json import Json, object_of, text_of
 from opencode_trio._link import Link
 from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
 from opencode_trio._rulebook import DEFAULT_AGENT, Rulebook
-from opencode_trio._rules import SessionRules
 from opencode_trio._stored import StoredTurn, newest_messages
 from opencode_trio._structured import OutputKind, output_of
 from opencode_trio._timeout import time_limit
@@ -41,7 +40,7 @@ class SessionPlan:
     record: Json
     """The server's record of it."""
     cfg: RunConfig
-    rules: SessionRules
+    rulebook: Rulebook
     audience: Audience
 
 
@@ -60,7 +59,7 @@ class Session:
         self._id = text_of(plan.record, "id")
         self._directory = text_of(plan.record, "directory")
         self._stored = StoredTurn(plan.link, self._id, self._directory)
-        self._rulebook = Rulebook(plan.link, self._id, self._directory, plan.rules)
+        self._rulebook = plan.rulebook
         self._floor = Floor(self._stored, self._rulebook, plan.audience)
 
     def __repr__(self) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 from trio.testing import MockClock
 
 import opencode_trio._pool as pool_module
@@ -617,7 +616,7 @@ async def test_representations(autojump_clock: MockClock, world: World) -> None:
 
 
 async def test_an_agent_that_is_refused_leaves_no_trace(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: MockClock,
 ) -> None:
     world = World(long=after(9), bad=failing(ValueError("mine")))
     async with open_swarm(world.server(), on_failure="collect") as swarm:
@@ -631,7 +630,7 @@ async def test_an_agent_that_is_refused_leaves_no_trace(
 
 
 async def test_a_failed_agent_keeps_nothing_of_what_it_was_told(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: MockClock,
 ) -> None:
     class Told:
         pass

@@ -105,8 +105,8 @@ def _about_requests(report: Report, plot: Plot, entries: Sequence[Entry]) -> Ite
         most += BLIND
     if len(entries) > most:
         yield f"asked the model {len(entries)} times, at most {most} were due"
-    exact = report.end in plot.ends_in(is_run=report.is_run) and report.attempts == 1
-    exact = exact and not _may_lose_its_child(report, plot)
+    is_certain = report.attempts == 1 and not _may_lose_its_child(report, plot)
+    exact = is_certain and report.end in plot.ends_in(is_run=report.is_run)
     if exact and plot.requests is not None and len(entries) != plot.requests:
         yield f"asked the model {len(entries)} times, {plot.requests} were due"
     if exact and report.asks not in {None, plot.asks}:
@@ -120,7 +120,7 @@ def _about_costs(
     mine = [entry for entry in entries if _counts(entry, result, report)]
     charged = [entry.charged for entry in mine if entry.charged is not None]
     cost = sum(map(prices.cost_usd, charged))
-    if _is_exact(report) and not _may_lose_its_child(report, plot):
+    if _is_exact(report, plot):
         if not math.isclose(result.total_cost, cost, abs_tol=1e-9):
             yield f"cost ${result.total_cost:.6f}, the model charged ${cost:.6f}"
         if _tokens(result) != sum_usage(charged):
@@ -143,8 +143,10 @@ def _may_lose_its_child(report: Report, plot: Plot) -> bool:
     return report.twist == "third party" and plot.child_waits
 
 
-def _is_exact(report: Report) -> bool:
+def _is_exact(report: Report, plot: Plot) -> bool:
     """Whether nothing was broken off that the model may have charged for."""
+    if _may_lose_its_child(report, plot):
+        return False
     return report.end in RESULTS or report.end.startswith("turn-error")
 
 
