@@ -90,7 +90,7 @@ class Course:
         self._stop_reason: StopReason | None = None
         self._settled = trio.Event()  # it is known what came of the prompt
         self._told = trio.Event()  # whoever waits can be told the end
-        self._gaps = 0  # of the stream, that are being filled
+        self._gaps: int = 0  # of the stream, that are being filled
         self._abandoned = trio.Event()  # nobody wants what the agent still does
         self._ended = trio.Event()  # the server has finished with it
 
