@@ -11,9 +11,9 @@ from opencode_trio._files import FileLike
 from opencode_trio._guard import MAX_STEPS
 from opencode_trio._json import Json
 from opencode_trio._rules import session_rules
-from opencode_trio._scopes import check_scope, merged
+from opencode_trio._scopes import check_scope
 from opencode_trio._tree_guard import LONGEST_RETRY_WAIT_S, Limits
-from opencode_trio.config import RunConfig
+from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError
 
 
@@ -76,15 +76,16 @@ def turn_settings(
     own = options.get("run_cfg") or RunConfig()
     check_scope(own, server, what="run_cfg of a turn")
     named: dict[str, Any] = {
-        name: value
-        for name, value in options.items()
-        if name in {"model", "agent", "variant", "max_steps"} and value is not None
+        name: options.get(name) for name in ("model", "agent", "variant", "max_steps")
     }
+    cfg = layered(layered(session, own), RunConfig(**named))
+    changes_rules = own.is_set("permission") or own.is_set("tools")
     return TurnSettings(
-        cfg=attrs.evolve(merged(session, own), **named),
-        rules=session_rules(own),
+        cfg=cfg,
+        # Laid over the session's, so that what this one denies by name stays denied.
+        rules=session_rules(cfg) if changes_rules else (),
         limits=Limits(
-            max_steps=(named.get("max_steps") or own.max_steps or session.max_steps or MAX_STEPS),
+            max_steps=cfg.max_steps or MAX_STEPS,
             max_cost_usd=_positive(options, "max_cost_usd"),
             max_retry_wait_s=_positive(options, "max_retry_wait_s", LONGEST_RETRY_WAIT_S),
         ),

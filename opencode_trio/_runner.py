@@ -47,9 +47,9 @@ class Common:
 
     def laid_under(self, task: AgentTask[ValueT]) -> AgentTask[ValueT]:
         """Fill in what a task leaves out."""
-        names = ("workspace", "run_cfg", "on_permission", "on_question")
+        names = ("workspace", "on_permission", "on_question")
         missing = {name: getattr(self, name) for name in names if getattr(task, name) is None}
-        return attrs.evolve(task, **missing)
+        return attrs.evolve(task, run_cfg=task.settings(self.run_cfg), **missing)
 
 
 @attrs.frozen

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
-
-from opencode_trio.config import RunConfig
+from opencode_trio.config import RunConfig, setting_names
 from opencode_trio.errors import OpenCodeConfigError
 
 OF_A_TURN = frozenset(
@@ -26,28 +24,9 @@ def check_scope(cfg: RunConfig, server: RunConfig | None, *, what: str) -> None:
         OpenCodeConfigError: it does.
     """
     base = server or RunConfig()
-    default = RunConfig()
-    for field in attrs.fields(RunConfig):
-        value = getattr(cfg, field.name)
-        if field.name in OF_A_TURN or value in (
-            getattr(base, field.name),
-            default_of(default, field),
-        ):
-            continue
-        raise OpenCodeConfigError(
-            f"{what}.{field.name}: belongs to the whole server and cannot differ here; set it "
-            "where the server is opened, or open another server"
-        )
-
-
-def default_of(default: RunConfig, field: attrs.Attribute[object]) -> object:
-    """Return what a field is when nobody set it."""
-    return getattr(default, field.name)
-
-
-def merged(server: RunConfig, session: RunConfig | None) -> RunConfig:
-    """Lay a session's or a turn's settings over those below: what it leaves out stays."""
-    if session is None:
-        return server
-    chosen = {name: getattr(session, name) for name in ("model", "agent", "variant", "max_steps")}
-    return attrs.evolve(server, **{k: v for k, v in chosen.items() if v is not None})
+    for name in setting_names() - OF_A_TURN:
+        if cfg.is_set(name) and getattr(cfg, name) != getattr(base, name):
+            raise OpenCodeConfigError(
+                f"{what}.{name}: belongs to the whole server and cannot differ here; set it "
+                "where the server is opened, or open another server"
+            )

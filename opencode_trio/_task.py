@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeAlias, TypedDict, TypeGuard
 
 import attrs
@@ -12,7 +12,7 @@ from opencode_trio._structured import OutputKind
 from opencode_trio._typevars import ValueT_co
 from opencode_trio._workspace import StrPath
 from opencode_trio.asks import PermissionCallback, QuestionCallback
-from opencode_trio.config import RunConfig
+from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.session import Session
 
@@ -28,7 +28,15 @@ class AgentOptions(TypedDict, total=False):
     workspace: StrPath | None
     """The directory it works in; by default the swarm's, then the server's."""
     run_cfg: RunConfig | None
-    """Its settings; by default the swarm's."""
+    """Its settings, laid over the swarm's: what is unset here comes from there."""
+    model: str | None
+    """Its model, as ``provider/model``; this and the next three lie over `run_cfg`."""
+    agent: str | None
+    """The opencode agent that works."""
+    permission: Mapping[str, Any] | str | None
+    """What its tools may do."""
+    tools: Mapping[str, Any] | None
+    """Tools switched on and off."""
     timeout_s: float | None
     """Seconds from when its session is open."""
     max_cost_usd: float | None
@@ -68,6 +76,10 @@ class AgentTask(Generic[ValueT_co]):
     name: str | None = None
     workspace: StrPath | None = None
     run_cfg: RunConfig | None = None
+    model: str | None = None
+    agent: str | None = None
+    permission: Mapping[str, Any] | str | None = None
+    tools: Mapping[str, Any] | None = None
     output: OutputKind[Any] | None = None
     """Of a prompt: an attrs class or a JSON schema that the answer must match."""
     timeout_s: float | None = None
@@ -83,6 +95,15 @@ class AgentTask(Generic[ValueT_co]):
             raise OpenCodeConfigError("args: go to an async function; a prompt has none")
         if self.output is not None and not isinstance(self.work, str):
             raise OpenCodeConfigError("output: goes with a prompt; a function asks as it likes")
+
+        self.settings()  # refuses what is invalid
+
+    def settings(self, common: RunConfig | None = None) -> RunConfig:
+        """Return its settings, laid over those that it has in common with others."""
+        named = RunConfig(
+            model=self.model, agent=self.agent, permission=self.permission, tools=self.tools
+        )
+        return layered(layered(common, self.run_cfg), named)
 
     async def do(self, session: Session) -> Any:
         """Do it; return what came of it."""

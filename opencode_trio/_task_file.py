@@ -18,7 +18,7 @@ from opencode_trio._json import Json, is_object
 from opencode_trio._structured import output_of
 from opencode_trio._task import AgentTask
 from opencode_trio._workspace import checked_workspace
-from opencode_trio.config import RunConfig
+from opencode_trio.config import RunConfig, layered, setting_names
 from opencode_trio.errors import OpenCodeConfigError
 
 PROBLEMS_TOLD = 20
@@ -56,6 +56,7 @@ Check = tuple[Callable[[object], bool], str]
 TEXT: Check = (is_text, "text")
 NUMBER: Check = (is_positive, "a positive number")
 COUNT: Check = (lambda value: is_positive(value) and isinstance(value, int), "a positive integer")
+PERMISSION: Check = (lambda value: isinstance(value, str | dict), "an action, or an object")
 FLAG: Check = (lambda value: isinstance(value, bool), "true or false")
 OBJECT: Check = (lambda value: isinstance(value, dict), "an object")
 
@@ -64,8 +65,11 @@ KEYS: Mapping[str, Check] = {
     "id": TEXT,
     "name": TEXT,
     "workspace": TEXT,
-    "model": TEXT,
     "run_cfg": OBJECT,
+    "model": TEXT,
+    "agent": TEXT,
+    "permission": PERMISSION,
+    "tools": OBJECT,
     "output": OBJECT,
     "timeout_s": NUMBER,
     "max_cost_usd": NUMBER,
@@ -73,11 +77,9 @@ KEYS: Mapping[str, Check] = {
     "restartable": FLAG,
     "worktree": FLAG,
 }
-"""What may stand in a line: the options of `AgentOptions`, a model, and an id."""
+"""What may stand in a line: the options of `AgentOptions`, and an id."""
 
-AGENT_KEYS = (
-    "name output timeout_s max_cost_usd max_tokens restartable worktree".split()  # noqa: SIM905
-)
+AGENT_KEYS = tuple(KEYS.keys() - {"prompt", "id", "workspace", "run_cfg"})
 """Those that go to the swarm as they are."""
 
 
@@ -165,10 +167,10 @@ def config_with(cfg: RunConfig, fields: Mapping[str, Any]) -> RunConfig:
     Raises:
         OpenCodeConfigError: one is unknown or cannot be right; the text names it.
     """
-    known = attrs.fields_dict(RunConfig)
+    known = sorted(setting_names())
     if unknown := [name for name in fields if name not in known]:
         raise OpenCodeConfigError(f"unknown setting {unknown[0]!r}; there are: {', '.join(known)}")
-    return attrs.evolve(cfg, **fields)
+    return layered(cfg, RunConfig(**fields))
 
 
 def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
@@ -182,11 +184,10 @@ def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
         raise OpenCodeConfigError("there is no prompt")
     if "output" in given:
         output_of(given["output"])  # refuses what is no schema
-    settings = given.get("run_cfg", {}) | ({"model": given["model"]} if "model" in given else {})
     return AgentTask(
         given["prompt"],
         workspace=checked_workspace(_path(workspace, given.get("workspace", "."))),
-        run_cfg=_not_more_trusting(config_with(run_cfg, settings), run_cfg),
+        run_cfg=_not_more_trusting(config_with(run_cfg, given.get("run_cfg", {})), run_cfg),
         **{key: given[key] for key in AGENT_KEYS if key in given},
     )
 

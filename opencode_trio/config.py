@@ -36,26 +36,58 @@ def _names(value: Any) -> str:
     return f"{{{', '.join(map(str, value))}}}" if is_mapping(value) else repr(value)
 
 
+@attrs.frozen
+class _Default:
+    """Stands for the value of a flag that is not given."""
+
+    value: bool
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
 def _setting(
-    test: Callable[[str, Any], None], default: Any = None, *, show: Callable[[Any], str] = repr
+    test: Callable[[str, Any], None],
+    default: bool | None = None,
+    *,
+    show: Callable[[Any], str] = repr,
 ) -> Any:
     def validate(_: RunConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is not None or default is not None:
             test(attribute.name, value)
 
+    def convert(value: Any, config: attrs.AttrsInstance, attribute: attrs.Attribute[Any]) -> Any:
+        if isinstance(value, _Default):
+            unset = frozenset({attribute.name, *getattr(config, "_unset")})  # noqa: B009
+            object.__setattr__(config, "_unset", unset)
+            return value.value
+        return _own(value)
+
     # Configs are equal if they read the same: among permissions the order decides, and dicts,
     # which know none and have no hash, would not do.
-    return attrs.field(default=default, validator=validate, converter=_own, eq=repr, repr=show)
+    return attrs.field(
+        default=None if default is None else _Default(default),
+        validator=validate,
+        converter=attrs.Converter(convert, takes_self=True, takes_field=True),
+        eq=repr,
+        repr=show,
+    )
 
 
 @attrs.frozen
 class RunConfig:
     """Settings of a run or a session.  Checked on construction; change with `attrs.evolve`.
 
+    A field that is not given is unset.  Where configurations lie over one another (server, swarm,
+    agent, session, turn), an unset field takes the value of the one below; see `layered`.
+
     Raises:
         OpenCodeConfigError: a field cannot be right; the message names it.
     """
 
+    _unset: frozenset[str] = attrs.field(
+        default=frozenset[str](), alias="_unset", kw_only=True, eq=False, repr=False
+    )
     agent: str | None = _setting(check.is_text)
     """The primary agent; opencode's own default is ``build``."""
     model: str | None = _setting(check.is_model)
@@ -100,7 +132,21 @@ class RunConfig:
     instructions) runs or counts; what you give does.  A workspace with plugins is refused, because
     opencode 1.18 runs them whatever it is told.  It is no sandbox: tools of the agent run as you."""
 
+    def is_set(self, name: str) -> bool:
+        """Whether a field was given, though it may have been given its default.
+
+        ``None`` is as if it were left out.  `attrs.evolve` keeps what is set and what is not; a
+        field that it changes is set.
+        """
+        return getattr(self, name) is not None and name not in self._unset
+
     def __attrs_post_init__(self) -> None:
+        # `attrs.evolve` hands on all fields.  Those that it changed are set now.
+        defaults: Mapping[str, Any] = attrs.fields_dict(RunConfig)
+        changed = {
+            name for name in self._unset if getattr(self, name) != defaults[name].default.value
+        }
+        object.__setattr__(self, "_unset", self._unset - changed)
         if self.untrusted:
             check_untrusted(
                 extra_env=self.extra_env or {},
@@ -131,6 +177,71 @@ class RunConfig:
         return json.dumps(config, ensure_ascii=False) if config else None
 
 
+def setting_names() -> frozenset[str]:
+    """Return the names of all settings."""
+    return frozenset(field.name for field in attrs.fields(RunConfig)) - {"_unset"}
+
+
+def layered(outer: RunConfig | None, inner: RunConfig | None) -> RunConfig:
+    """Lay a configuration over another one.
+
+    A field that `inner` leaves unset comes from `outer`.  Mappings are merged: ``mcp``, ``tools``,
+    ``extra_env`` and ``cli_kwargs`` by key, ``config_overrides`` key by key in depth, and
+    ``permission`` rule by rule (see `layered_permission`).  Every other field that `inner` sets
+    replaces that of `outer`.
+
+    Args:
+        outer: the settings below: of a server, a swarm or a session.
+        inner: the settings on top: of an agent, a session or a turn.
+
+    Raises:
+        OpenCodeConfigError: the two together are invalid.
+    """
+    if outer is None or inner is None:
+        return inner or outer or RunConfig()
+    changes: dict[str, Any] = {}
+    for name in filter(inner.is_set, setting_names()):
+        below, own = getattr(outer, name), getattr(inner, name)
+        merge = _MERGED.get(name)
+        changes[name] = own if merge is None or below is None else merge(below, own)
+    return attrs.evolve(outer, **changes)
+
+
+def layered_permission(outer: PermissionMap | str, inner: PermissionMap | str) -> PermissionMap:
+    """Lay permissions over others, so that the inner ones win where both name the same tool.
+
+    Of two names that match one tool the more specific comes last, and the last rule wins.  So what
+    `outer` denies by name is lifted only by a rule of `inner` for that name, and never by one for
+    all tools.
+    """
+    below, own = _by_tool(outer), _by_tool(inner)
+    merged = dict(below)
+    for name, setting in own.items():
+        merged[name] = _layered_patterns(below[name], setting) if name in below else setting
+    return {name: merged[name] for name in sorted(merged, key=_specificity)}
+
+
+def _by_tool(permission: PermissionMap | str) -> PermissionMap:
+    return {"*": permission} if isinstance(permission, str) else permission
+
+
+def _layered_patterns(outer: Any, inner: Any) -> Any:
+    if not is_mapping(inner):
+        return inner  # one action for whatever the tool does
+    below = outer if is_mapping(outer) else {"*": outer}
+    kept = {pattern: action for pattern, action in below.items() if pattern not in inner}
+    return {**kept, **inner}
+
+
+def _specificity(name: str) -> tuple[bool, int]:
+    """Sort globs before names, and of globs the one with fewer letters first."""
+    return "*" not in name, len(name.replace("*", "")) if "*" in name else 0
+
+
+def _by_key(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in outer.items() if key not in inner}, **inner}
+
+
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two JSON objects; where both have an object, key by key, else `over` wins.
 
@@ -144,6 +255,17 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
         else:
             merged[key] = _copy(value)
     return merged
+
+
+_MERGED: Mapping[str, Callable[[Any, Any], Any]] = {
+    "permission": layered_permission,
+    "mcp": _by_key,
+    "tools": _by_key,
+    "extra_env": _by_key,
+    "cli_kwargs": _by_key,
+    "config_overrides": deep_merge,
+}
+"""How the fields that are mappings are laid over one another."""
 
 
 def split_model(model: str) -> dict[str, str]:

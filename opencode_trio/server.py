@@ -24,11 +24,11 @@ from opencode_trio._link import Link
 from opencode_trio._redact import Redactor, password_forms
 from opencode_trio._rulebook import Rulebook
 from opencode_trio._rules import SessionRules, check_taken, session_rules
-from opencode_trio._scopes import check_scope, merged
+from opencode_trio._scopes import check_scope
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
 from opencode_trio._workspace import StrPath, checked_workspace
 from opencode_trio.asks import PermissionCallback, QuestionCallback
-from opencode_trio.config import RunConfig
+from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult
@@ -219,7 +219,9 @@ class OpenCodeServer:
         check_scope(cfg, self._link.cfg, what="run_cfg of a session")
         if fork and session_id is None:
             raise OpenCodeConfigError("fork: of which session? give its session_id")
-        rules = session_rules(cfg) if run_cfg is not None and run_cfg != self._link.cfg else []
+        effective = layered(self._link.cfg, cfg)
+        changes_rules = cfg.is_set("permission") or cfg.is_set("tools")
+        rules = session_rules(effective) if changes_rules and effective != self._link.cfg else []
         if session_id is None:
             record = await self._create(await self._directory(workspace), title, rules)
         else:
@@ -233,7 +235,7 @@ class OpenCodeServer:
         plan = SessionPlan(
             link=self._link,
             record=record,
-            cfg=merged(self._link.cfg or RunConfig(), run_cfg),
+            cfg=effective,
             rulebook=Rulebook(
                 self._link, text_of(record, "id"), text_of(record, "directory"), SessionRules(rules)
             ),

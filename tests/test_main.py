@@ -79,7 +79,7 @@ def test_a_task_says_what_an_agent_can_be_told(tasks: Path, tmp_path: Path) -> N
     assert (two.line, two.agent.name, two.agent.workspace) == (
         (3, "second", tmp_path.resolve() / "repo")
     )
-    assert two.agent.run_cfg == RunConfig(model="p/other", variant="high", max_steps=3)
+    assert two.agent.settings() == RunConfig(model="p/other", variant="high", max_steps=3)
     assert (two.agent.timeout_s, two.agent.max_cost_usd, two.agent.max_tokens) == (5, 0.5, 100)
     assert (two.agent.output, two.agent.restartable, two.agent.worktree) == (
         ({"type": "object"}, True, True)

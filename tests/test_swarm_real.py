@@ -302,3 +302,25 @@ async def test_a_denial_holds_for_subagents(opencode_binary: str, tmp_path: Path
         assert (tmp_path / "made").exists()
         pool: Any = swarm._runner.pool
         assert len(pool._slots) == 1
+
+
+async def test_a_swarms_settings_lie_under_an_agents_own(
+    opencode_binary: str, tmp_path: Path
+) -> None:
+    """Its denials hold, and its providers are there, in an agent that names a model of its own."""
+
+    def script(request: ModelRequest) -> Any:
+        return "done" if request.tool_results else bash("touch made-by-agent")
+
+    async with open_scripted_model(script) as model:
+        cfg = model.run_config(permission={"bash": "deny"})
+        client = AsyncOpenCodeClient(opencode_binary)
+        async with open_swarm(client, workspace=tmp_path, run_cfg=cfg) as swarm:
+            denied = swarm.start_soon("Go.", run_cfg=RunConfig(model=cfg.model))
+            wild = swarm.start_soon("Go.", run_cfg=RunConfig(permission="allow"))
+            for agent in (denied, wild):
+                await agent.wait()
+                assert not (tmp_path / "made-by-agent").exists()
+            lifted = swarm.start_soon("Go.", model=cfg.model, permission={"bash": "allow"})
+            await lifted.wait()
+    assert (tmp_path / "made-by-agent").exists()
