@@ -212,10 +212,16 @@ class Course:
     @trio.lowlevel.enable_ki_protection
     async def watch_silence(self, seconds: float) -> None:
         """Fail the turn when nothing has been heard for so long."""
+        looked = trio.current_time()
         while not self._told.is_set():
+            now = trio.current_time()
+            stalled = now - looked > 2 * SILENCE_CHECK_S
             if self.desk.pending or self._live.retrying:
-                self._heard = trio.current_time()
-            left = self._heard + seconds - trio.current_time()
+                self._heard = now
+            elif stalled:  # by this program, not by the agent: what was told meanwhile comes now
+                self._heard += now - looked
+            looked = now
+            left = self._heard + seconds - now
             if left <= 0:
                 text = f"nothing was heard of the turn for fail_if_silent={seconds:g} s"
                 self._fail(OpenCodeLimitError(text, limit="fail_if_silent", allowed=seconds))

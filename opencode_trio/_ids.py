@@ -60,36 +60,40 @@ def milliseconds_near(stamp: int, now_ms: float) -> float:
     return time + round((now_ms - time) / period) * period
 
 
+STEP_MS = 2000.0
+"""A skew that has fallen by more than an event can be late is a clock that was set."""
+
+
 @attrs.define
 class MessageIds:
-    """The ids of one server's messages, each later than the one before.
+    """Makes message ids by the clock of one server.
 
     The server's clock counts, since its own messages' ids must sort among ours.  What is known
-    of it comes from ids it made itself (those of its events).
+    of it comes from ids it made itself (those of its events).  Ids are in order within a session
+    only: a clock may be set back at any time.
     """
 
     skew_ms: float | None = None
     """How far the server's clock is ahead of ours; ``None`` while nothing is known of it."""
-    _last: int = 0
 
     def saw(self, identifier: str, now_ms: float) -> None:
         """Learn the server's time from an id that it made, received at `now_ms` of our clock.
 
         What an event tells is late by its way here; so the greatest skew seen is the best known,
-        and errs, if at all, towards an id that is a moment too early, which does no harm.
+        and errs, if at all, towards an id that is a moment too early, which does no harm.  Unless
+        it falls by seconds: then one of the two clocks was set.
         """
         stamp = stamp_of(identifier)
         if stamp is None:
             return
         skew = milliseconds_near(stamp, now_ms) - now_ms
-        self.skew_ms = skew if self.skew_ms is None else max(self.skew_ms, skew)
+        if self.skew_ms is None or not self.skew_ms - STEP_MS < skew < self.skew_ms:
+            self.skew_ms = skew
 
     def next(self, now_ms: float, randomness: bytes, *, after: str | None = None) -> str:
-        """Make an id later than all before it, and than `after`."""
+        """Make an id later than `after`, the newest of its session."""
         stamp = int(now_ms + (self.skew_ms or 0.0)) << COUNTER_BITS
-        low = [self._last + 1, stamp]
         if after is not None and (bits := stamp_of(after)) is not None:
             time = int(milliseconds_near(bits, now_ms)) << COUNTER_BITS
-            low.append(time + bits % (1 << COUNTER_BITS) + 1)
-        self._last = max(low)
-        return message_id(self._last, randomness)
+            stamp = max(stamp, time + bits % (1 << COUNTER_BITS) + 1)
+        return message_id(stamp, randomness)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,12 +57,13 @@ def check_project(workspace: Path, *, home: Path, untrusted: bool) -> None:
         untrusted: whether nothing of the workspace may run.
 
     Raises:
-        OpenCodeConfigError: opencode would read what belongs to somebody else; or run or fetch
-            what is not trusted.
+        OpenCodeConfigError: opencode would read what belongs to a third user (neither this one,
+            nor root, nor the owner of the workspace); or run or fetch what is not trusted.
     """
+    trusted = {0, os.getuid(), workspace.stat().st_uid}
     for folder in _walked_above(workspace):
         for path in _found_in(folder):
-            _check_owner(path)
+            _check_owner(path, trusted)
     if untrusted and (found := list(_unstoppable(workspace, home))):
         raise OpenCodeConfigError(
             f"workspace: is not trusted, and opencode would run or fetch what it asks for: "
@@ -83,12 +84,13 @@ def _found_in(folder: Path) -> Iterator[Path]:
     return (found for name in NAMES if os.path.exists(found := folder / name))  # noqa: PTH110
 
 
-def _check_owner(path: Path) -> None:
+def _check_owner(path: Path, trusted: Collection[int]) -> None:
     owner = path.lstat().st_uid
-    if owner not in {0, os.getuid()}:
+    if owner not in trusted:
         raise OpenCodeConfigError(
-            f"workspace: opencode would take {path} for the project's, and it belongs to somebody "
-            f"else (user {owner}); `git init` in the workspace keeps it out"
+            f"workspace: opencode would take {path} for the project's, and it belongs to user "
+            f"{owner}, who is neither you nor the owner of the workspace; remove it, or run "
+            "`git init` in the workspace, which keeps it out"
         )
 
 

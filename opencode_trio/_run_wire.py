@@ -7,7 +7,10 @@ table does not have becomes `UnknownEvent`, and the record itself stays in ``Eve
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import islice
 from typing import TypeAlias
 
 from opencode_trio._json import (
@@ -29,7 +32,8 @@ def parse_event_line(line: str) -> Json:
     """Parse one line of ``opencode run --format json`` into a record.
 
     A line that is no JSON object becomes a record of type ``diagnostic``, so that a stray
-    print of a plugin never breaks a stream.
+    print of a plugin never breaks a stream.  What a plugin prints without a newline stands before
+    a record, on the same line; the record is what counts.
     """
     text = line.strip(" \t\r\n")
     if not text:
@@ -39,10 +43,27 @@ def parse_event_line(line: str) -> Json:
     # ValueError: not JSON, or an integer longer than Python will read.  RecursionError:
     # nesting deeper than Python will follow.
     except (ValueError, RecursionError) as exc:
-        return {"type": "diagnostic", "kind": "json_decode_error", "raw": text, "error": str(exc)}
+        unread = {"type": "diagnostic", "kind": "json_decode_error", "raw": text, "error": str(exc)}
+        return _record_behind(text) or unread
     if is_object(value):
         return value
     return {"type": "diagnostic", "kind": "non_object_json", "value": value, "raw": text}
+
+
+_BEGINNING = re.compile(r'\{"type":"')
+"""How opencode begins each record that it prints."""
+
+MAX_BEGINNINGS = 20
+"""A record may hold others, as text; the first that reads to the end of the line is the whole."""
+
+
+def _record_behind(text: str) -> Json | None:
+    for found in islice(_BEGINNING.finditer(text), MAX_BEGINNINGS):
+        with suppress(ValueError, RecursionError):
+            record = json.loads(text[found.start() :])
+            if is_object(record):
+                return record
+    return None
 
 
 def run_event(record: Json) -> Event:

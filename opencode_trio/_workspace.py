@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import unquote
 
 from opencode_trio.errors import OpenCodeConfigError
 
@@ -18,7 +19,8 @@ def checked_workspace(workspace: StrPath) -> Path:
     """Return the directory, absolute and without links, as opencode will name it.
 
     Raises:
-        OpenCodeConfigError: it is not there, or no directory.
+        OpenCodeConfigError: it is not there, is not a directory, or has a name that opencode
+            would take for another one.
     """
     try:
         path = Path(workspace).expanduser().resolve()
@@ -28,4 +30,28 @@ def checked_workspace(workspace: StrPath) -> Path:
     if not is_directory:
         problem = "is not a directory" if path.exists() else "does not exist"
         raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
+    check_name(str(path))
     return path
+
+
+def check_name(directory: str) -> None:
+    """Check that opencode takes a directory for what it is.
+
+    It percent-decodes the name of a directory, and takes a backslash for a slash: it would work
+    in another directory, and not say so (seen in 1.18.33).
+
+    Raises:
+        OpenCodeConfigError: it does not.
+    """
+    if not directory.isprintable() and any(0xD800 <= ord(c) <= 0xDFFF for c in directory):
+        problem = "is not UTF-8"
+    elif "\\" in directory:
+        problem = "has a backslash, which opencode takes for a slash"
+    elif unquote(directory, errors="surrogateescape") != directory:
+        problem = "has a percent sign before two hexadecimal digits, which opencode decodes"
+    else:
+        return
+    raise OpenCodeConfigError(
+        f"workspace: the name of {directory!r} {problem}: it would work in another directory. "
+        "Rename it, or give a copy or a bind mount under another name"
+    )

@@ -193,8 +193,27 @@ class Session:
 
         Args:
             message_id: by the turn of this user message only.
+
+        Returns:
+            Records with ``file``, ``patch`` (a unified diff), ``additions``, ``deletions`` and
+            ``status``, those of older turns first: a file that several turns changed has a record
+            for each of them.  Turns that were reverted are left out.
         """
-        return await self._call(endpoints.diff(self._id, message_id))
+        if message_id is not None:
+            return await self._call(endpoints.diff(self._id, message_id))
+        found: list[Json] = []
+        for turn in await self._turns():
+            changes = await self._call(endpoints.diff(self._id, turn))
+            found += changes
+        return found
+
+    async def _turns(self) -> list[str]:
+        """Read the ids of the user's messages, but for those that were reverted."""
+        record = await self._call(endpoints.get_session(self._id))
+        reverted = text_of(object_of(record.get("revert")), "messageID")
+        infos = [object_of(message.get("info")) for message in await self.messages()]
+        users = [text_of(info, "id") for info in infos if text_of(info, "role") == "user"]
+        return [user for user in users if not reverted or user < reverted]
 
     # --- what it can be made to do ------------------------------------------------------------
 

@@ -47,9 +47,11 @@ def test_any_id_is_well_formed(now: float, randomness: bytes):
 
 
 @given(st.lists(st.floats(-5000, 5000), min_size=2, max_size=50))
-def test_ids_ascend_even_if_the_clock_does_not(steps: list[float]):
+def test_ids_of_a_session_ascend_even_if_the_clock_does_not(steps: list[float]):
     ids = MessageIds()
-    made = [ids.next(NOW + step, ZEROES) for step in steps]
+    made: list[str] = []
+    for step in steps:
+        made.append(ids.next(NOW + step, ZEROES, after=made[-1] if made else None))
     assert made == sorted(set(made))
 
 
@@ -63,6 +65,17 @@ def test_the_servers_clock_counts(skew: float, latency: float):
     assert stamp is not None
     error = milliseconds_near(stamp, later) - (later + skew)
     assert -latency - 3 <= error <= 1  # never ahead of the server
+
+
+def test_a_clock_that_is_set_back_is_believed():
+    """Other sessions start at the new time, and the skew falls again."""
+    ids = MessageIds()
+    before = ids.next(NOW, ZEROES)
+    assert ids.next(NOW - 600_000, ZEROES) < before
+    ids.saw(message_id(int(NOW + 600_000) << 12, ZEROES), NOW)
+    assert ids.skew_ms == pytest.approx(600_000, abs=1)
+    ids.saw(message_id(int(NOW + 1) << 12, ZEROES), NOW)
+    assert ids.skew_ms == pytest.approx(1, abs=1)
 
 
 def test_an_id_comes_after_what_the_session_has():

@@ -38,7 +38,7 @@ from opencode_trio.events import (
     ToolPart,
 )
 from opencode_trio.results import RunResult
-from opencode_trio.server import OpenCodeServer, connect_server
+from opencode_trio.server import OpenCodeServer, connect_server, open_server
 from opencode_trio.session import Session
 from opencode_trio.testing import (
     Cut,
@@ -52,7 +52,7 @@ from opencode_trio.testing import (
     Usage,
     open_scripted_model,
 )
-from serving import Programs, serving
+from serving import Programs, serve_plan, serving
 from tcp_proxy import open_proxy
 
 pytestmark = pytest.mark.opencode
@@ -749,7 +749,6 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
             assert "from the shell" in str(shell)
             await session.send("plan")
             assert [todo["content"] for todo in await session.todo()] == ["a"]
-            assert await session.diff() == []
             await session.summarize()
             assert (await session.send("after")).final_text == "ok"
             latest = (await session.messages())[-2]["info"]["id"]
@@ -861,3 +860,33 @@ async def test_examples_for_those_who_move_here(
 
         examples = {"memory": chat, "permission": human_in_the_loop, "question": questions}
         await examples[example]()
+
+
+async def test_the_diff_of_a_turn_and_of_a_session(opencode_binary: str, tmp_path: Path) -> None:
+    def write(name: str, text: str) -> ToolCall:
+        return ToolCall("write", {"filePath": str(tmp_path / name), "content": text})
+
+    programs = {
+        "first": [write("a.txt", "one\n"), "done"],
+        "second": [write("b.txt", "two\n"), "done"],
+        "third": [write("a.txt", "three\n"), "done"],
+    }
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "before").touch()
+    async with open_scripted_model(Programs(programs)) as model:
+        cfg = model.run_config(permission="allow")
+        async with (
+            open_server(serve_plan(opencode_binary, tmp_path.resolve(), cfg)) as server,
+            server.open_session() as session,
+        ):
+            turns: list[str] = []
+            for prompt in ("first", "second", "third"):
+                async with session.stream(prompt) as turn:
+                    await turn.wait()
+                    turns.append(turn.message_id)
+            assert [change["file"] for change in await session.diff(turns[1])] == ["b.txt"]
+            whole = await session.diff()
+            assert [change["file"] for change in whole] == ["a.txt", "b.txt", "a.txt"]
+            assert "-one\n+three\n" in whole[-1]["patch"]
+            await session.revert(turns[2])
+            assert [change["file"] for change in await session.diff()] == ["a.txt", "b.txt"]

@@ -706,6 +706,24 @@ async def test_the_event_that_is_too_much_is_shown(autojump_clock: trio.testing.
     assert shown == {"prt_1", "prt_2"}
 
 
+async def test_a_stall_of_this_program_is_no_silence_of_the_agent(
+    autojump_clock: trio.testing.MockClock,
+):
+    """It was stopped, or blocked: what was told meanwhile could not be heard."""
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        async with session.stream("x", fail_if_silent=20) as turn:
+            await settled(15)
+            autojump_clock.jump(100)
+            await settled(3)
+            agent.finish()
+            await turn.wait()
+        start = trio.current_time()
+        with pytest.raises(OpenCodeLimitError):
+            await session.send("y", fail_if_silent=20)
+        assert 20 <= trio.current_time() - start < 22
+
+
 async def test_the_watch_for_silence_ends_with_the_turn(autojump_clock: trio.testing.MockClock):
     agent = Agent(obeys=False)
     async with talking(agent) as (session, _):

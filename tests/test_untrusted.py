@@ -200,10 +200,22 @@ def test_files_of_other_users_above_the_workspace_are_refused(
     check()
     trap = put(tmp_path / "opencode.json")
     somebody_elses(trap)
-    with pytest.raises(OpenCodeConfigError, match=rf"take {trap} for .*somebody else.*git init"):
+    with pytest.raises(OpenCodeConfigError, match=rf"take {trap} for .*belongs to user.*git init"):
         check()
     (workspace / ".git").mkdir()
     check()
+
+
+def test_the_owner_of_the_workspace_is_trusted_as_it_is(
+    tmp_path: Path, somebody_elses: Any
+) -> None:
+    """As root in a container: a package of a repository that another user's machine mounted."""
+    package = tmp_path / "repository" / "packages" / "api"
+    package.mkdir(parents=True)
+    above = put(tmp_path / "repository" / "AGENTS.md")
+    for path in (package, above):
+        somebody_elses(path)
+    check_project(package, home=Path("/nowhere"), untrusted=False)
 
 
 # --- the real opencode -----------------------------------------------------------------------

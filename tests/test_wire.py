@@ -112,6 +112,15 @@ def test_a_line_that_is_no_json_is_a_diagnostic(line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "noise", ["\x1b]9;done\x07", "loading...", '{"type":"of a plugin"}', "[1] ", '{"type":"']
+)
+def test_what_a_plugin_prints_without_a_newline_hides_no_record(noise: str) -> None:
+    record = {"type": "text", "sessionID": "ses_1", "part": {"text": '{"type":"x"}'}}
+    line = noise + json.dumps(record, separators=(",", ":"))
+    assert parse_event_line(line) == record
+
+
+@pytest.mark.parametrize(
     ("line", "kind", "text"),
     [
         ("", "empty_line", ""),
