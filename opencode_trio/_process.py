@@ -20,7 +20,15 @@ import trio
 
 from opencode_trio._background import clear_away
 from opencode_trio._group import GroupKeeper
-from opencode_trio._keeper import DEFAULT_GRACES, Graces, Keeper, MakeKeeper, NotStarted, Started
+from opencode_trio._keeper import (
+    DEFAULT_GRACES,
+    Graces,
+    Keeper,
+    MakeKeeper,
+    NotStarted,
+    Started,
+    keep_from_forks,
+)
 from opencode_trio._output import DRAIN_S, Output, Pipe
 from opencode_trio._scratch import TEMPORARY, remove_scratch, unusable
 from opencode_trio._warden_host import WardenKeeper
@@ -279,6 +287,8 @@ async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, st
             raise
         why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)
         raise _not_started(why, cwd) from exc
+    if isinstance(process.stdin, trio.lowlevel.FdStream):
+        keep_from_forks(process.stdin)
     output.attach(process.stdout)
     return process
 

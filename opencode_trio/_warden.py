@@ -2,20 +2,22 @@
 
 The host starts one warden per child, in a session of its own, out of reach of a terminal's Ctrl+C::
 
-    python -I -S .../_warden.py lifeline=5 scratch=/tmp/x -- <child> <argument>...
+    python -I -S .../_warden.py host=7 lifeline=5 scratch=/tmp/x -- <child> <argument>...
 
 The warden starts the child, waits until the child ends or the host lets go, ends every descendant
 (after ``setsid``, double forks or ``env -i``, and with SIGTERM ignored, too), removes the scratch
 directory, and only then exits, with the child's own status: its exit is the proof that all are gone.
 
-**Options**: ``lifeline``, the number of an inherited descriptor, our end of a
-``socket.socketpair()``; and if wanted ``cwd`` of the child, ``scratch`` directory to remove,
-``term_grace_s`` (0.5; from SIGTERM to SIGKILL) and ``kill_grace_s`` (5; from there to giving up).
+**Options**: ``host``, the pid of the host, which is our parent; ``lifeline``, the number of an
+inherited descriptor, our end of a ``socket.socketpair()``; and if wanted ``cwd`` of the child,
+``scratch`` directory to remove, ``term_grace_s`` (0.5; from SIGTERM to SIGKILL) and
+``kill_grace_s`` (5; from there to giving up).
 The standard streams and the environment are for the child; no further descriptors are passed.
 
-**The lifeline** brings end-of-file when the host closes its end or dies, by whatever means; then
-the family ends. A host that uses ``shutdown(SHUT_WR)`` to say so can still read what we say, one
-JSON object a line: ``{"pid": int}`` once the child runs its program; and just before we exit
+**The lifeline** brings end-of-file when the host closes its end; then the family ends. It ends as
+well when the host dies, even if a process that the host has forked still holds a copy of its end.
+A host that uses ``shutdown(SHUT_WR)`` to say so can still read what we say, one JSON object a
+line: ``{"pid": int}`` once the child runs its program; and just before we exit
 
 - ``status``: as ``os.waitpid`` gives it; null if the child never started, or has not ended;
 - ``terminated``, ``killed``: how many processes were sent SIGTERM, and then SIGKILL;
@@ -108,15 +110,19 @@ def take_note(_number: int, _frame: object) -> None:
 
 
 class Watch:
-    """What the warden sleeps on: its signals, and the lifeline."""
+    """What the warden sleeps on: its signals, the lifeline, and the host's death."""
 
-    def __init__(self, lifeline: int) -> None:
-        self._lifeline, self._poll = lifeline, select.poll()
+    def __init__(self, lifeline: int, host: int) -> None:
+        self._lifeline, self._host, self._poll = lifeline, host, select.poll()
         self._bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (signal.SIGCHLD, signal.SIGTERM, *SURVIVED):
             signal.signal(number, take_note)
         signal.set_wakeup_fd(ring)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        # It comes whenever the host's thread that is our parent ends, and another inherits us.
+        # The last time, with the host, it is somebody else who does.
+        prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)  # for a host that died before the line above
         self._poll.register(self._bell, select.POLLIN)
         self._poll.register(lifeline, select.POLLIN)
 
@@ -127,7 +133,7 @@ class Watch:
         if self._lifeline in ready and self._host_let_go():
             self._poll.unregister(self._lifeline)  # end-of-file would end every later sleep, too
             told = True
-        return told
+        return told or os.getppid() != self._host
 
     def _host_let_go(self) -> bool:
         try:
@@ -373,7 +379,7 @@ def main(options: dict[str, str], argv: list[str]) -> NoReturn:
     lifeline, scratch = int(options["lifeline"]), options.get("scratch")
     graces = float(options.get("term_grace_s", 0.5)), float(options.get("kill_grace_s", 5))
     os.set_inheritable(lifeline, False)
-    family, report = Family(Watch(lifeline)), Report(lifeline)
+    family, report = Family(Watch(lifeline, int(options["host"]))), Report(lifeline)
     if report.attempt("start", family.start, argv, options.get("cwd")):
         report.send(pid=family.child)
         report.attempt("watch", family.wait)

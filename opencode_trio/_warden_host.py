@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import trio
 
 from opencode_trio._json import Json, number_of, object_of, text_of, text_or_none_of
-from opencode_trio._keeper import Graces, NotStarted, Started
+from opencode_trio._keeper import Graces, NotStarted, Started, keep_from_forks
 from opencode_trio._lines import LineFramer
 from opencode_trio.results import Teardown
 
@@ -28,12 +29,15 @@ class WardenKeeper:
 
     def __init__(self, argv: Sequence[str], cwd: Path, scratch: Path, graces: Graces) -> None:
         ours, self._theirs = socket.socketpair()
+        keep_from_forks(ours)
+        keep_from_forks(self._theirs)
         self._lifeline = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._framer = LineFramer()
         self._words: list[bytes] = []
         self._last: Json = {}
         fd = self._theirs.fileno()
         settings = {
+            "host": os.getpid(),
             "lifeline": fd,
             "cwd": cwd,
             "scratch": scratch,

@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,47 @@ async def test_child_that_does_not_read(launch: Launch) -> None:
     async with launch("exec <&-; exit 4", stdin=bytes(1_000_000)) as child:
         await child.wait()
         assert child.exit_code == 4
+
+
+@contextmanager
+def forked() -> Iterator[int]:
+    """Fork, as `multiprocessing` does, a process that does nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn, because there are threads
+        pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+async def test_stdin_ends_though_the_host_has_forked(launch: Launch) -> None:
+    async with launch("echo ready; sleep 0.2; wc -c", stdin=bytes(1_000_000)) as child:
+        await ready(child)
+        with forked(), trio.fail_after(AT_ONCE_S):
+            assert int(await read_all(child)) == 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["warden"], indirect=True)
+async def test_forks_have_no_copy_of_the_lifeline(launch: Launch) -> None:
+    def sockets(pid: int) -> set[str]:
+        found = set()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of the directory itself
+                found.add(str(link.readlink()))
+        return {name for name in found if name.startswith("socket:")}
+
+    before = sockets(os.getpid())
+    async with launch("echo ready; exec sleep @") as child:
+        await ready(child)
+        with forked() as fork:
+            assert len(sockets(os.getpid())) == len(before) + 1
+            while sockets(fork) != before:  # noqa: ASYNC110 - it may just be starting
+                await trio.sleep(0.01)
 
 
 async def test_child_pid_is_the_childs(launch: Launch) -> None:
