@@ -30,7 +30,7 @@ from opencode_trio._keeper import (
     keep_from_forks,
 )
 from opencode_trio._output import DRAIN_S, Output, Pipe
-from opencode_trio._scratch import TEMPORARY, remove_scratch, unusable
+from opencode_trio._scratch import no_temporary, remove_scratch
 from opencode_trio._warden_host import WardenKeeper
 from opencode_trio.errors import (
     OpenCodeBinaryNotFoundError,
@@ -267,7 +267,7 @@ def _made(make_output: Callable[[], Output], keeper: Keeper) -> Output:
         return make_output()
     except OSError as exc:
         keeper.close()
-        raise unusable(TEMPORARY, exc) from exc
+        raise no_temporary(exc) from exc
 
 
 async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, str]) -> trio.Process:

@@ -6,6 +6,7 @@ Blocking, and without trio: call it in a worker thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -26,17 +27,33 @@ _REMOVAL_ATTEMPTS = 5
 _REMOVAL_PAUSE_S = 0.05
 
 
-TEMPORARY = "the temporary directory"
-
-
 def unusable(place: str, problem: Exception) -> OpenCodeConfigError:
     """Say that a place for our files, or opencode's, is none."""
     return OpenCodeConfigError(f"{place}: cannot be used: {problem}")
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def no_temporary(problem: Exception) -> OpenCodeConfigError:
+    """Say that the temporary directory cannot be used, and what decides where it is."""
+    where = "" if tempfile.tempdir is None else f" {os.fsdecode(tempfile.tempdir)}"
+    if getattr(problem, "errno", None) in _FULL:
+        problem = OSError(f"no space is left on its device ({problem})")
+    error = unusable(f"the temporary directory{where}", problem)
+    return OpenCodeConfigError(f"{error}; TMPDIR may name another")
+
+
 def make_scratch() -> Path:
-    """Make a directory of mode 0700, named after this process, that nobody can foretell."""
-    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
+    """Make a directory of mode 0700, named after this process, that nobody can foretell.
+
+    Raises:
+        OpenCodeConfigError: there is no room for it.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
+    except OSError as exc:
+        raise no_temporary(exc) from exc
 
 
 def remove_scratch(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import secrets
 import socket
@@ -18,7 +19,7 @@ import trio
 from opencode_trio._background import open_background
 from opencode_trio._binary import check_version
 from opencode_trio._endpoints import health
-from opencode_trio._isolation import ChildHome
+from opencode_trio._isolation import ChildHome, home_of
 from opencode_trio._json import text_of
 from opencode_trio._lines import LineFramer
 from opencode_trio._link import Link
@@ -129,7 +130,7 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
                     end=child.let_go,
                     log_tail=lambda: child.stderr_tail,
                     check_directory=partial(
-                        check_project, home=Path.home(), untrusted=plan.cfg.untrusted
+                        check_project, home=Path(home_of(os.environ)), untrusted=plan.cfg.untrusted
                     ),
                 )
                 starting = trio.CancelScope()

@@ -385,12 +385,44 @@ async def test_other_programs_are_refused(workspace):
         await AsyncOpenCodeClient("/bin/echo").async_run("hi", workspace)
 
 
-async def test_a_broken_one_is_quoted(tmp_path, workspace):
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ("echo 'node: not found' >&2; exit 127", "exited with status 127"),
+        ("echo 'node: not found' >&2; echo 1.18.33; exit 1", "exited with status 1"),
+        ("echo 'node: not found'; kill -ILL $$", "was killed by SIGILL"),
+    ],
+)
+async def test_a_broken_one_is_quoted(tmp_path, workspace, script, how):
     path = tmp_path / "opencode"
-    path.write_text("#!/bin/sh\necho 'node: not found' >&2\nexit 127\n")
+    path.write_text(f"#!/bin/sh\nulimit -c 0\n{script}\n")
     path.chmod(0o755)
-    with pytest.raises(OpenCodeVersionError, match="node: not found"):
+    with pytest.raises(OpenCodeVersionError, match=how) as caught:
         await AsyncOpenCodeClient(str(path)).async_run("hi", workspace)
+    assert "node: not found" in str(caught.value)
+
+
+async def test_a_version_is_asked_in_a_place_of_its_own(tmp_path, monkeypatch):
+    """opencode makes its directories first, and refuses to start in one that is gone."""
+    names = ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"]
+    lines = [f'mkdir -p "${name}/opencode" || exit 3' for name in names]
+    path = tmp_path / "opencode"
+    path.write_text("\n".join(["#!/bin/sh", *lines, '[ -d "$PWD" ] || exit 4', "echo 1.18.33\n"]))
+    path.chmod(0o755)
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert await probe_version(str(path)) == "1.18.33"
+
+
+async def test_a_run_from_a_directory_that_is_gone(hello, workspace, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert (await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)).final_text == "hello"
 
 
 @pytest.mark.parametrize("content", [b"#!/nowhere/sh\n", b"\x7fELF nonsense"])
