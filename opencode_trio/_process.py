@@ -202,7 +202,7 @@ async def open_child(
         keeper = (make_keeper or best_keeper())(argv, cwd, scratch, graces)
         output = _made(make_output, keeper)
         # From here to the `try` below there is no checkpoint: no gap between fork and ownership.
-        process = await _spawn(keeper, output, cwd, env)
+        process = await _spawn(keeper, output, argv[0], cwd, env)
     except BaseException:
         await clear_away(remove_scratch, scratch)
         raise
@@ -214,7 +214,7 @@ async def open_child(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_outlive, over, child, stdin, scratch, graces)
             try:
-                child.pid = _pid_of(await keeper.started(process), cwd)
+                child.pid = _pid_of(await keeper.started(process), cwd, argv[0])
                 has_started = True
                 yield child
             except BaseException as exc:  # noqa: BLE001 - Cancelled, too, leaves below
@@ -270,7 +270,9 @@ def _made(make_output: Callable[[], Output], keeper: Keeper) -> Output:
         raise no_temporary(exc) from exc
 
 
-async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, str]) -> trio.Process:
+async def _spawn(
+    keeper: Keeper, output: Output, binary: str, cwd: Path, env: Mapping[str, str]
+) -> trio.Process:
     try:
         process = await trio.lowlevel.open_process(
             keeper.command,
@@ -286,20 +288,20 @@ async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, st
         if not isinstance(exc, OSError):
             raise
         why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)
-        raise _not_started(why, cwd) from exc
+        raise _not_started(why, cwd, binary) from exc
     if isinstance(process.stdin, trio.lowlevel.FdStream):
         keep_from_forks(process.stdin)
     output.attach(process.stdout)
     return process
 
 
-def _pid_of(start: Started | NotStarted, cwd: Path) -> int:
+def _pid_of(start: Started | NotStarted, cwd: Path, binary: str) -> int:
     if isinstance(start, NotStarted):
-        raise _not_started(start, cwd)
+        raise _not_started(start, cwd, binary)
     return start.pid
 
 
-def _not_started(why: NotStarted, cwd: Path) -> OpenCodeError:
+def _not_started(why: NotStarted, cwd: Path, binary: str) -> OpenCodeError:
     """Put a failed start into the words of who has to mend it."""
     if why.filename is not None and Path(why.filename) == cwd:
         return OpenCodeConfigError(f"workspace: cannot work in {cwd}: {why.strerror}")
@@ -310,7 +312,11 @@ def _not_started(why: NotStarted, cwd: Path) -> OpenCodeError:
                 "(RunConfig.extra_env, cli_kwargs) belongs into a file"
             )
         case errno.ENOENT | errno.EACCES | errno.ENOEXEC | errno.ENOTDIR | errno.EPERM:
-            return OpenCodeBinaryNotFoundError(f"cannot start {why.filename}: {why.strerror}")
+            if why.filename == binary:
+                return OpenCodeBinaryNotFoundError(f"cannot start {binary}: {why.strerror}")
+            return OpenCodeProcessError(
+                f"cannot start {why.filename}, the Python that looks after opencode: {why.strerror}"
+            )
         case _:
             return OpenCodeProcessError(f"cannot start opencode: {why.strerror}")
 
