@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -87,9 +88,9 @@ _not_for_forks: weakref.WeakSet[_Descriptor] = weakref.WeakSet()
 
 
 def keep_from_forks(end: _Descriptor) -> None:
-    """Take an end of a pipe away from processes that the host forks without executing another program.
+    """Take a descriptor away from processes that the host forks without executing another program.
 
-    Such a copy would keep the pipe open after the host has closed its end, or died.
+    Such a copy would keep a pipe open, or a file locked, after the host has closed it, or died.
     """
     _not_for_forks.add(end)
 
@@ -97,10 +98,10 @@ def keep_from_forks(end: _Descriptor) -> None:
 def _take_from_fork() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for end in _not_for_forks:
-        if (number := end.fileno()) >= 0:
+        with contextlib.suppress(OSError, ValueError):  # it is closed
             # Replaced rather than closed: the number stays taken, so that nobody closes another
             # file by it.
-            os.dup2(null, number, inheritable=False)
+            os.dup2(null, end.fileno(), inheritable=False)
     os.close(null)
 
 
