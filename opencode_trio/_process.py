@@ -54,11 +54,15 @@ class Child:
         process: trio.Process,
         output: Output,
         keeper: Keeper,
+        *,
+        scratch: Path,
         on_stderr: Callable[[Child], None],
         redact: Callable[[str], str],
     ):
         self.pid: int = process.pid
         """The child's own pid."""
+        self.scratch = scratch
+        """Its scratch directory."""
         self.teardown: Teardown | None = None
         """How the family was ended; ``None`` until the block has been left."""
         self._stdin = _piped(process.stdin)
@@ -206,7 +210,7 @@ async def open_child(
     except BaseException:
         await clear_away(remove_scratch, scratch)
         raise
-    child = Child(process, output, keeper, on_stderr, redact)
+    child = Child(process, output, keeper, scratch=scratch, on_stderr=on_stderr, redact=redact)
     over = trio.Event()
     failure: BaseException | None = None
     has_started = False

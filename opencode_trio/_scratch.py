@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -33,6 +34,21 @@ def unusable(place: str, problem: Exception) -> OpenCodeConfigError:
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+_SAYS_FULL = re.compile(r"ENOSPC|EDQUOT|disk is full|no space left on device", re.IGNORECASE)
+"""Of Bun, of SQLite, and of programs that opencode starts."""
+
+
+def is_short_of_space(stderr: str) -> bool:
+    """Whether opencode complains that it cannot write its files for want of space."""
+    return _SAYS_FULL.search(stderr) is not None
+
+
+def shortage(stderr: str, scratch: Path) -> str:
+    """Say where space is short, as the end of an error's text; empty if opencode has enough."""
+    if not is_short_of_space(stderr):
+        return ""
+    return f": no space is left for its files (by default in {scratch.parent}; TMPDIR may name another)"
 
 
 def no_temporary(problem: Exception) -> OpenCodeConfigError:

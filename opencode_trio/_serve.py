@@ -26,6 +26,7 @@ from opencode_trio._link import Link
 from opencode_trio._process import Child, open_child
 from opencode_trio._project_files import check_project
 from opencode_trio._redact import password_forms
+from opencode_trio._scratch import shortage
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeProcessError, OpenCodeServerError
 
@@ -185,6 +186,7 @@ async def _announced_url(child: Child) -> str:
 
 def _ended_early(child: Child) -> OpenCodeProcessError:
     text = f"opencode serve exited with status {child.exit_code} before it was ready"
+    text += shortage(child.stderr_tail, child.scratch)
     return OpenCodeProcessError(text, exit_code=child.exit_code, stderr=child.stderr_tail)
 
 
@@ -197,6 +199,7 @@ async def _discard_output(child: Child) -> None:
 
 def _ended(child: Child) -> OpenCodeServerError:
     text = f"the server ended with exit status {child.exit_code}"
+    text += shortage(child.stderr_tail, child.scratch)
     return OpenCodeServerError(text, stderr=child.stderr_tail)
 
 

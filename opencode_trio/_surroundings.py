@@ -89,6 +89,7 @@ def prepare_surroundings(
         without_config=in_file,
     )
     env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
+    _warn_of_shell(env.get("SHELL", ""))
     return attrs.evolve(child, env=env, redactor=redactor_of(run_cfg, env, workspace))
 
 
@@ -123,4 +124,20 @@ def _warn_of_host_files(workspace: Path, home: Path) -> None:
             "`git init` there keeps them out",
             ", ".join(map(str, found)),
             workspace,
+        )
+
+
+_NO_SHELLS = {"nologin", "false", "true"}
+"""Login shells of accounts that nobody shall log in to."""
+
+
+@functools.lru_cache(maxsize=16)
+def _warn_of_shell(shell: str) -> None:
+    # One that does not exist is none to warn of: opencode takes another then.
+    runs_commands = os.access(shell, os.X_OK) and PurePath(shell).name not in _NO_SHELLS
+    if os.access(shell, os.F_OK) and not runs_commands:
+        _log.warning(
+            "SHELL is %s, so the agent's shell commands will do nothing; "
+            "set another, for example by RunConfig(extra_env={'SHELL': '/bin/sh'})",
+            shell,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -25,7 +26,6 @@ from opencode_trio import (
     AsyncOpenCodeClient,
     OpenCodeBinaryNotFoundError,
     OpenCodeConfigError,
-    OpenCodeError,
     OpenCodeLimitError,
     OpenCodeProcessError,
     OpenCodeTimeoutError,
@@ -309,6 +309,31 @@ async def test_no_room_for_a_scratch_directory(hello, workspace, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with pytest.raises(OpenCodeConfigError, match="temporary directory"):
         await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_full_temporary_directory_is_named(hello, workspace, monkeypatch, number):
+    def full(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    words = rf"temporary directory {tempfile.gettempdir()}: .*no space is left.*TMPDIR"
+    with pytest.raises(OpenCodeConfigError, match=words):
+        await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)
+
+
+@pytest.mark.parametrize(
+    "said", ["ENOSPC: no space left on device, write", "SQLiteError: database or disk is full"]
+)
+async def test_an_opencode_that_is_short_of_space(make, workspace, said):
+    fake = make(f"echo '{said}' >&2; exit 1")
+    words = f"status 1 before the model was asked: no space .* {tempfile.gettempdir()}; TMPDIR"
+    with pytest.raises(OpenCodeProcessError, match=words):
+        await AsyncOpenCodeClient(fake.path).async_run("hi", workspace, retry_delay_s=60)
+    with pytest.raises(OpenCodeProcessError, match=r"before it was ready: no space .* TMPDIR"):
+        async with AsyncOpenCodeClient(fake.path).open_server(workspace):
+            pass
+    assert fake.starts == 2  # trying again would not help
 
 
 # --- binaries that are none ------------------------------------------------------------------
@@ -1056,7 +1081,8 @@ async def test_a_host_that_does_not_know_its_interpreter(
 
 async def test_a_host_whose_interpreter_is_gone(hello, workspace, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(OpenCodeError, match="/nowhere/python"):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(OpenCodeConfigError, match="/nowhere/python"):
         await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)
     assert hello.starts == 0
 

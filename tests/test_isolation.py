@@ -854,3 +854,26 @@ def test_variables_do_not_take_the_place_of_settings(tmp_path: Path) -> None:
         RunConfig(extra_env=taken), tmp_path, isolate_db=True, data_home=None
     )
     shutil.rmtree(child.scratch)
+
+
+@pytest.mark.parametrize(
+    ("shell", "is_told"),
+    [
+        ("/bin/sh", False),
+        ("", False),
+        ("/nonexistent/nologin", False),  # opencode takes another
+        ("fish", False),
+        ("/bin/false", True),
+        ("{tmp}/nologin", True),
+        ("{tmp}/data", True),
+    ],
+)
+def test_a_shell_that_runs_no_commands_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shell: str, is_told: bool
+) -> None:
+    write(tmp_path / "nologin", "#!/bin/sh\n").chmod(0o755)
+    write(tmp_path / "data", "").chmod(0o644)
+    cfg = RunConfig(extra_env={"SHELL": shell.format(tmp=tmp_path)})
+    child = prepare_surroundings(cfg, tmp_path, isolate_db=True, data_home=None)
+    remove_scratch(child.scratch)
+    assert ("the agent's shell commands will do nothing" in caplog.text) is is_told
