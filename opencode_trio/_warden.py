@@ -26,6 +26,10 @@ line: ``{"pid": int}`` once the child runs its program; and just before we exit
 - ``error``: null, or the first thing to go wrong: ``stage`` (start, watch, end, survivors, scratch),
   ``errno`` (0 if it was not the system), ``strerror``, ``filename`` (or null).
 
+**Worktrees**: when the host was killed, those that it has noted in the child's repository are given
+to `_worktree`, which removes them unless they hold work; we become it, once the families of all
+wardens of that host have had their time to end.
+
 **Signals**: SIGTERM ends the family; other signals that would end a process are survived.
 **Exit**: with the child's exit code, or by the child's signal; 125 if there is none to pass on.
 
@@ -321,6 +325,27 @@ def remove_tree(name: str, parent: int | None = None) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
+def noted_worktrees(directory: str) -> str | None:
+    """Find the git directory of a repository in which hosts have noted worktrees (see `_claims`)."""
+    git = os.path.join(directory, ".git")
+    while not os.path.lexists(git):
+        if directory == os.path.dirname(directory):
+            return None
+        directory = os.path.dirname(directory)
+        git = os.path.join(directory, ".git")
+    if os.path.isfile(git):  # of a worktree: "gitdir: <common>/worktrees/<name>"
+        with open(git) as file:
+            git = os.path.dirname(os.path.dirname(file.read().partition(" ")[2].strip()))
+    notes = os.path.join(git, "opencode-trio")
+    return git if os.path.isdir(notes) and os.listdir(notes) else None
+
+
+def clear_worktrees(git: str) -> NoReturn:
+    """Become the program that removes them; where the library is not installed, nothing happens."""
+    words = [sys.executable, "-P", "-m", "opencode_trio._worktree", git]
+    os.execve(sys.executable, words, given_environment())
+
+
 def exit_like(status: int) -> NoReturn:
     """End as the child did; at once, for nothing here is buffered."""
     if status >= 0 and os.WIFSIGNALED(status):
@@ -377,10 +402,11 @@ class Report:
 def main(options: dict[str, str], argv: list[str]) -> NoReturn:
     """Run one child from its start to the end of its family."""
     lifeline, scratch = int(options["lifeline"]), options.get("scratch")
+    host, cwd = int(options["host"]), options.get("cwd")
     graces = float(options.get("term_grace_s", 0.5)), float(options.get("kill_grace_s", 5))
     os.set_inheritable(lifeline, False)
-    family, report = Family(Watch(lifeline, int(options["host"]))), Report(lifeline)
-    if report.attempt("start", family.start, argv, options.get("cwd")):
+    family, report = Family(Watch(lifeline, host)), Report(lifeline)
+    if report.attempt("start", family.start, argv, cwd):
         report.send(pid=family.child)
         report.attempt("watch", family.wait)
     if report.attempt("end", family.end, *graces) is None:
@@ -397,6 +423,10 @@ def main(options: dict[str, str], argv: list[str]) -> NoReturn:
         scratch_removed=None if scratch is None else not os.path.lexists(scratch),
         error=report.error,
     )
+    was_killed = os.getppid() != host and cwd is not None
+    if was_killed and (git := report.attempt("worktrees", noted_worktrees, cwd)):
+        time.sleep(sum(graces))
+        report.attempt("worktrees", clear_worktrees, git)
     exit_like(family.status)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -256,3 +257,7 @@ async def _git(directory: str, *arguments: str, env: Mapping[str, str] | None = 
         what = done.stderr.decode(errors="replace").strip()
         raise OpenCodeError(f"git {arguments[0]}: {what or f'exit status {done.returncode}'}")
     return done.stdout.decode(errors="surrogateescape")
+
+
+if __name__ == "__main__":  # what a warden becomes whose host was killed
+    trio.run(_clear_abandoned, sys.argv[1], Path(sys.argv[1]))

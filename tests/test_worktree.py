@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -274,6 +275,49 @@ async def test_work_of_a_killed_program_stays_and_is_told(
     async with open_worktree(str(repository), lambda _: None):
         pass
     assert list((repository / ".git" / "opencode-trio").iterdir()) == []
+
+
+WARDED_HOST = """
+import os, sys, trio
+from pathlib import Path
+from opencode_trio._keeper import Graces
+from opencode_trio._process import open_child
+from opencode_trio._scratch import make_scratch
+from opencode_trio._worktree import open_worktree
+
+async def main(repository, cwd):
+    how = {"scratch": make_scratch(), "graces": Graces(term_s=0.1, kill_s=0.1)}
+    async with open_worktree(repository, print) as tree:
+        os.chdir(tree)
+        ACT
+        cwd = Path(tree if cwd == "tree" else os.path.join(os.path.dirname(repository), cwd))
+        async with open_child(["sleep", "60"], cwd=cwd, env=os.environ, **how) as child:
+            print(tree, child._process.pid, flush=True)
+            await trio.sleep_forever()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="wardens are Linux's")
+@pytest.mark.parametrize("cwd", ["repository", "repository/sub", "tree"])
+@pytest.mark.parametrize("act", ["", "Path('new').write_text('new')"])
+def test_the_warden_of_a_killed_program_clears_its_worktrees(
+    repository: Path, cwd: str, act: str
+) -> None:
+    program = WARDED_HOST.replace("ACT", act)
+    command = [sys.executable, "-c", program, str(repository), cwd]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        left, warden = host.stdout.readline().split()
+        host.kill()
+    deadline = time.monotonic() + 20
+    while Path("/proc", warden).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert Path(left).exists() is bool(act)
+    assert len(git(repository, "worktree", "list").splitlines()) == (2 if act else 1)
+    if act:
+        shutil.rmtree(Path(left).parent)
 
 
 async def test_worktrees_of_programs_that_live_are_theirs(repository: Path, program: Start) -> None:
