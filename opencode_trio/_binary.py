@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from opencode_trio._background import clear_away
-from opencode_trio._isolation import private_places
+from opencode_trio._isolation import host_environment, private_places
 from opencode_trio._json import object_of, text_of
 from opencode_trio._run_end import how_it_ended
 from opencode_trio._scratch import make_scratch, no_temporary, remove_scratch
@@ -156,14 +156,15 @@ async def _stated_version(path: str) -> str:
 
 
 async def _ask_version(path: str, scratch: Path) -> str:
+    env = host_environment()
     try:
-        places = await trio.to_thread.run_sync(private_places, os.environ, scratch)
+        places = await trio.to_thread.run_sync(private_places, env, scratch)
     except OSError as exc:
         raise no_temporary(exc) from exc
     answer = await trio.run_process(
         [path, "--version"],
         cwd=scratch,
-        env={**os.environ, **places},
+        env=env | places,
         stdin=subprocess.DEVNULL,
         capture_stdout=True,
         capture_stderr=True,

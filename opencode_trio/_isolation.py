@@ -147,6 +147,20 @@ def private_places(base_env: Mapping[str, str], scratch: Path) -> dict[str, str]
     return places | {"XDG_DATA_HOME": str(data), "BUN_TMPDIR": str(scratch)}
 
 
+def host_environment() -> dict[str, str]:
+    """Return the host's environment, without what concerns a frozen host alone.
+
+    PyInstaller has an application load its own libraries first.  Other programs cannot work with
+    those: not the agent's git, nor the Python of a warden.
+    """
+    env = dict(os.environ)
+    if hasattr(sys, "_MEIPASS"):
+        env.pop("LD_LIBRARY_PATH", None)
+        if (original := env.pop("LD_LIBRARY_PATH_ORIG", None)) is not None:
+            env["LD_LIBRARY_PATH"] = original
+    return env
+
+
 NO_HOME = "/nonexistent"
 """The home of who has none, as Debian writes it for its system users."""
 

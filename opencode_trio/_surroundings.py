@@ -15,7 +15,7 @@ import attrs
 
 from opencode_trio._command import configuration, settings_environment
 from opencode_trio._host_config import settings_file
-from opencode_trio._isolation import ChildHome, home_of, prepare_child_home
+from opencode_trio._isolation import ChildHome, home_of, host_environment, prepare_child_home
 from opencode_trio._json import Json
 from opencode_trio._known_secrets import redactor_of
 from opencode_trio._project_files import check_project, host_files_above
@@ -72,7 +72,7 @@ def prepare_surroundings(
     in_file = isolated and not _CONFIG_VARIABLES & (run_cfg.extra_env or {}).keys()
     try:
         child = prepare_child_home(
-            base_env=os.environ,
+            base_env=host_environment(),
             inherit_user_config=run_cfg.inherit_user_config,
             isolate_db=isolate_db,
             data_home=data_home,

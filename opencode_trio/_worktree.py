@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import trio
 
 from opencode_trio._background import clear_away
 from opencode_trio._claims import Claim, abandoned, make_claim
+from opencode_trio._isolation import host_environment
 from opencode_trio._scratch import no_temporary
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
 
@@ -241,7 +241,8 @@ async def _git_worktree(directory: str, *arguments: str) -> str:
 async def _git(directory: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """Run git; a name or content that is no UTF-8 survives in the answer."""
     # Within a hook, say, these speak of another repository.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    host = host_environment()
+    inherited = {name: value for name, value in host.items() if not name.startswith("GIT_")}
     try:
         done = await trio.run_process(
             ["git", "-C", directory, *_QUIET, *arguments],

@@ -612,6 +612,26 @@ def test_the_hosts_data_directory_given_by_name(host: Host, prepare: Prepare) ->
     assert {path: path.lstat().st_mtime_ns for path in host.data.parent.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("given", "original", "seen"), [("/app", "/opt/lib", "/opt/lib"), ("/app", None, None)]
+)
+def test_libraries_of_a_frozen_host_are_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: str,
+    original: str | None,
+    seen: str | None,
+) -> None:
+    monkeypatch.setattr(sys, "_MEIPASS", given, raising=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", given)
+    if original is not None:
+        monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", original)
+    child = prepare_surroundings(RunConfig(), tmp_path, isolate_db=True, data_home=None)
+    remove_scratch(child.scratch)
+    assert child.env.get("LD_LIBRARY_PATH") == seen
+    assert "LD_LIBRARY_PATH_ORIG" not in child.env
+
+
 # --- a home that cannot be used --------------------------------------------------------------
 
 
