@@ -9,14 +9,15 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import trio
 
 from opencode_trio._background import clear_away
+from opencode_trio._isolation import host_environment, private_places
 from opencode_trio._json import object_of, text_of
-from opencode_trio._scratch import TEMPORARY, make_scratch, remove_scratch, unusable
+from opencode_trio._run_end import how_it_ended
+from opencode_trio._scratch import make_scratch, no_temporary, remove_scratch
 from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
 
 SUPPORTED_MAJOR = 1
@@ -141,14 +142,12 @@ def _packaged_version(executable: str) -> str | None:
 
 
 async def _stated_version(path: str) -> str:
-    # Releases before 1.15 unpack a library of megabytes even for this, and leave it.
-    try:
-        scratch = await trio.to_thread.run_sync(make_scratch)
-    except OSError as exc:
-        raise unusable(TEMPORARY, exc) from exc
+    # In a place of its own: opencode makes its directories even for this, and releases before 1.15
+    # unpack a library of megabytes.  The host's home may not be writable, its directory be gone.
+    scratch = await trio.to_thread.run_sync(make_scratch)
     try:
         with trio.move_on_after(PROBE_TIMEOUT_S):
-            return await _ask_version(path, {**os.environ, "BUN_TMPDIR": str(scratch)})
+            return await _ask_version(path, scratch)
     finally:
         await clear_away(remove_scratch, scratch)
     raise OpenCodeVersionError(
@@ -156,10 +155,16 @@ async def _stated_version(path: str) -> str:
     )
 
 
-async def _ask_version(path: str, env: Mapping[str, str]) -> str:
+async def _ask_version(path: str, scratch: Path) -> str:
+    env = host_environment()
+    try:
+        places = await trio.to_thread.run_sync(private_places, env, scratch)
+    except OSError as exc:
+        raise no_temporary(exc) from exc
     answer = await trio.run_process(
         [path, "--version"],
-        env=env,
+        cwd=scratch,
+        env=env | places,
         stdin=subprocess.DEVNULL,
         capture_stdout=True,
         capture_stderr=True,
@@ -167,8 +172,16 @@ async def _ask_version(path: str, env: Mapping[str, str]) -> str:
         start_new_session=True,
         deliver_cancel=_kill_group,
     )
-    said = (answer.stdout.strip() or answer.stderr.strip()).decode(errors="replace")
-    return said.split("\n")[-1][:200]
+    said, complaint = (
+        text.decode(errors="replace").strip() for text in (answer.stdout, answer.stderr)
+    )
+    if answer.returncode != 0:
+        raise OpenCodeVersionError(
+            f"{path!r} is not opencode, or cannot run here: asked for its version it "
+            f"{how_it_ended(answer.returncode)}",
+            stderr=complaint or said,
+        )
+    return (said or complaint).split("\n")[-1][:200]
 
 
 async def _kill_group(process: trio.Process) -> None:

@@ -9,6 +9,7 @@ What of the host reaches a child (``inherit_user_config=False``):
 * **The shell's settings**: opencode hands its ``XDG_*`` variables on to the commands of the agent, so
   every entry of the host's directories but opencode's own is linked into the private ones; git,
   gh and uv find their files.  A *new* entry that such a command makes ends with the child.
+* **The cache**, which children share with the host; one in the scratch where it cannot be written.
 * **An administrator's policy**: the managed config in ``/etc/opencode``, and the remote config of an
   organisation whose credentials are linked (``wellknown`` entries of ``auth.json``), still count.
 * **The project**: ``opencode.json``, ``.opencode``, ``AGENTS.md``, ``CLAUDE.md`` and skills, found from the
@@ -23,6 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,9 @@ from opencode_trio._host_config import (
     variables_of,
 )
 from opencode_trio._redact import NOTHING_KNOWN, Redactor
-from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
+from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch, unusable
+from opencode_trio._workspace import PATHS_FAIL_WITH
+from opencode_trio.errors import OpenCodeConfigError
 
 _log = logging.getLogger("opencode_trio")
 
@@ -94,7 +98,8 @@ def prepare_child_home(
         starts_elsewhere: Make a directory for it to start in.
 
     Raises:
-        OSError: a directory could not be made; what had been made is gone again.
+        OpenCodeConfigError: a directory of the host, or ``data_home``, cannot be used.
+        OSError: nothing can be written in the scratch directory; what had been made is gone again.
     """
     host = _Host.of(base_env)
     scratch = make_scratch()
@@ -102,9 +107,16 @@ def prepare_child_home(
         data = _private_data(host, scratch, isolate_db=isolate_db, data_home=data_home)
         # What opencode is made with unpacks libraries at each start, of 5 to 8 MB, and leaves them.
         moved = {"BUN_TMPDIR": str(_make_private(scratch / "unpacked"))}
-        moved |= {} if data is None else {"XDG_DATA_HOME": str(data)}
+        moved |= _usable_home(host, scratch)
+        if data is None:
+            _check_place(host, host.data, "XDG_DATA_HOME", must_be_writable=True)
+        else:
+            moved["XDG_DATA_HOME"] = str(data)
         asked_for: frozenset[str] = frozenset()
-        if not inherit_user_config:
+        if inherit_user_config:
+            _check_place(host, host.config, "XDG_CONFIG_HOME")
+            _check_place(host, host.state, "XDG_STATE_HOME")
+        else:
             moved |= _private_setup(host, scratch)
             asked_for = _copy_providers(host, scratch)
         env = child_environment(
@@ -123,6 +135,50 @@ def prepare_child_home(
     return ChildHome(scratch, env | moved | marker, elsewhere)
 
 
+def private_places(base_env: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """Make a home that has nothing of the host's opencode, for asking it something.
+
+    Returns:
+        The variables that lead there.
+    """
+    host = _Host.of(base_env)
+    data = _private_data(host, scratch, isolate_db=True, data_home=None)
+    places = _usable_home(host, scratch) | _private_setup(host, scratch)
+    return places | {"XDG_DATA_HOME": str(data), "BUN_TMPDIR": str(scratch)}
+
+
+def host_environment() -> dict[str, str]:
+    """Return the host's environment, without what concerns a frozen host alone.
+
+    PyInstaller has an application load its own libraries first.  Other programs cannot work with
+    those: not the agent's git, nor the Python of a warden.
+    """
+    env = dict(os.environ)
+    if hasattr(sys, "_MEIPASS"):
+        env.pop("LD_LIBRARY_PATH", None)
+        if (original := env.pop("LD_LIBRARY_PATH_ORIG", None)) is not None:
+            env["LD_LIBRARY_PATH"] = original
+    return env
+
+
+NO_HOME = "/nonexistent"
+"""The home of who has none, as Debian writes it for its system users."""
+
+
+def home_of(environ: Mapping[str, str]) -> str:
+    """Find the home directory as opencode does: an empty ``HOME`` counts as none."""
+    if home := environ.get("HOME"):
+        return home
+    if sys.platform == "win32":
+        return os.path.expanduser("~")  # noqa: PTH111 - never raises
+    import pwd  # noqa: PLC0415 - there is none on Windows
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a container may run as a user that it does not know
+        return NO_HOME
+
+
 @attrs.frozen
 class _Host:
     """Where opencode would look if it were started with the host's environment."""
@@ -132,13 +188,14 @@ class _Host:
     """What ``~`` means in most places: ``os.homedir()``."""
     setup_home: Path
     """Where ``.opencode`` lies: the same, unless the host runs in an isolated child itself."""
+    cache: Path
     config: Path
     data: Path
     state: Path
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> _Host:
-        home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - never raises
+        home = home_of(environ)
 
         def directory(variable: str, *default: str) -> Path:
             # Absolute, because links are made to it, and files are read relative to it.
@@ -148,10 +205,49 @@ class _Host:
             environ=environ,
             home=home,
             setup_home=directory("OPENCODE_TEST_HOME"),
+            cache=directory("XDG_CACHE_HOME", ".cache"),
             config=directory("XDG_CONFIG_HOME", ".config"),
             data=directory("XDG_DATA_HOME", ".local", "share"),
             state=directory("XDG_STATE_HOME", ".local", "state"),
         )
+
+
+def _usable_home(host: _Host, scratch: Path) -> dict[str, str]:
+    """Return variables that lead to a home and a cache, the host's where these can be used.
+
+    opencode does not start without a home, or if it cannot make its directory of programs.
+    """
+    found = {"HOME": host.home}
+    if host.home == NO_HOME:
+        found["HOME"] = str(_make_private(scratch / "HOME"))
+    own = host.cache / "opencode"
+    if _problem_with(own / "bin") is not None or not os.access(own, os.W_OK):
+        mirror(host.cache, scratch / "cache", leave_out=_OPENCODE)
+        mirror(own, scratch / "cache" / "opencode", leave_out=())
+        found["XDG_CACHE_HOME"] = str(scratch / "cache")
+    return found
+
+
+def _check_place(
+    host: _Host, place: Path, variable: str, *, must_be_writable: bool = False
+) -> None:
+    """Check a directory of the host's where opencode is to keep its files."""
+    problem = _problem_with(place / "opencode")
+    if problem is None and must_be_writable and not os.access(place / "opencode", os.W_OK):
+        problem = "it cannot be written to"
+    if problem is not None:
+        cause = variable if host.environ.get(variable) else "HOME"
+        raise OpenCodeConfigError(
+            f"{cause}: opencode cannot keep its files in {place / 'opencode'}: {problem}"
+        )
+
+
+def _problem_with(folder: Path) -> str | None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return None
 
 
 def _private_data(
@@ -159,7 +255,15 @@ def _private_data(
 ) -> Path | None:
     if data_home is None and not isolate_db:
         return None
-    data = scratch / "data" if data_home is None else data_home.absolute()
+    if data_home is None:
+        return _fill_data(host, scratch / "data")
+    try:
+        return _fill_data(host, data_home.absolute())
+    except PATHS_FAIL_WITH as exc:
+        raise unusable("data_home", exc) from exc
+
+
+def _fill_data(host: _Host, data: Path) -> Path:
     mirror(host.data, data, leave_out=_OPENCODE)
     own = _make_private(data / "opencode")
     for name in _CREDENTIALS:

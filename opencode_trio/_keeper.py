@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -75,3 +78,32 @@ class Keeper(Protocol):
 
 MakeKeeper: TypeAlias = Callable[[Sequence[str], Path, Path, Graces], Keeper]
 """Makes a keeper of a command line, a working directory, a scratch directory and the graces."""
+
+
+class _Descriptor(Protocol):
+    def fileno(self) -> int: ...
+
+
+_not_for_forks: weakref.WeakSet[_Descriptor] = weakref.WeakSet()
+
+
+def keep_from_forks(end: _Descriptor) -> None:
+    """Take a descriptor away from processes that the host forks without executing another program.
+
+    Such a copy would keep a pipe open, or a file locked, after the host has closed it, or died.
+    """
+    _not_for_forks.add(end)
+
+
+def _take_from_fork() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for end in _not_for_forks:
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            # Replaced rather than closed: the number stays taken, so that nobody closes another
+            # file by it.
+            os.dup2(null, end.fileno(), inheritable=False)
+    os.close(null)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_take_from_fork)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_trio._host_config import parse_config
+from opencode_trio._isolation import home_of
 from opencode_trio._json import Json
 from opencode_trio._redact import Redactor, files_in, secrets_in
 from opencode_trio.config import RunConfig
@@ -48,7 +49,7 @@ def redactor_of(run_cfg: RunConfig, env: Mapping[str, str], workspace: Path) -> 
 
 def _files(run_cfg: RunConfig, env: Mapping[str, str], workspace: Path) -> Iterator[Path]:
     """Yield the files that opencode takes credentials from; most are not there."""
-    home = Path(env.get("HOME") or Path.home())
+    home = Path(home_of(env))
     data = Path(env.get("XDG_DATA_HOME") or home / ".local/share", "opencode")
     yield from (data / name for name in ("auth.json", "mcp-auth.json"))
     folders = [

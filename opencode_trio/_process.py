@@ -20,9 +20,17 @@ import trio
 
 from opencode_trio._background import clear_away
 from opencode_trio._group import GroupKeeper
-from opencode_trio._keeper import DEFAULT_GRACES, Graces, Keeper, MakeKeeper, NotStarted, Started
+from opencode_trio._keeper import (
+    DEFAULT_GRACES,
+    Graces,
+    Keeper,
+    MakeKeeper,
+    NotStarted,
+    Started,
+    keep_from_forks,
+)
 from opencode_trio._output import DRAIN_S, Output, Pipe
-from opencode_trio._scratch import TEMPORARY, remove_scratch, unusable
+from opencode_trio._scratch import no_temporary, remove_scratch
 from opencode_trio._warden_host import WardenKeeper
 from opencode_trio.errors import (
     OpenCodeBinaryNotFoundError,
@@ -46,11 +54,15 @@ class Child:
         process: trio.Process,
         output: Output,
         keeper: Keeper,
+        *,
+        scratch: Path,
         on_stderr: Callable[[Child], None],
         redact: Callable[[str], str],
     ):
         self.pid: int = process.pid
         """The child's own pid."""
+        self.scratch = scratch
+        """Its scratch directory."""
         self.teardown: Teardown | None = None
         """How the family was ended; ``None`` until the block has been left."""
         self._stdin = _piped(process.stdin)
@@ -194,11 +206,11 @@ async def open_child(
         keeper = (make_keeper or best_keeper())(argv, cwd, scratch, graces)
         output = _made(make_output, keeper)
         # From here to the `try` below there is no checkpoint: no gap between fork and ownership.
-        process = await _spawn(keeper, output, cwd, env)
+        process = await _spawn(keeper, output, argv[0], cwd, env)
     except BaseException:
         await clear_away(remove_scratch, scratch)
         raise
-    child = Child(process, output, keeper, on_stderr, redact)
+    child = Child(process, output, keeper, scratch=scratch, on_stderr=on_stderr, redact=redact)
     over = trio.Event()
     failure: BaseException | None = None
     has_started = False
@@ -206,7 +218,7 @@ async def open_child(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_outlive, over, child, stdin, scratch, graces)
             try:
-                child.pid = _pid_of(await keeper.started(process), cwd)
+                child.pid = _pid_of(await keeper.started(process), cwd, argv[0])
                 has_started = True
                 yield child
             except BaseException as exc:  # noqa: BLE001 - Cancelled, too, leaves below
@@ -259,10 +271,12 @@ def _made(make_output: Callable[[], Output], keeper: Keeper) -> Output:
         return make_output()
     except OSError as exc:
         keeper.close()
-        raise unusable(TEMPORARY, exc) from exc
+        raise no_temporary(exc) from exc
 
 
-async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, str]) -> trio.Process:
+async def _spawn(
+    keeper: Keeper, output: Output, binary: str, cwd: Path, env: Mapping[str, str]
+) -> trio.Process:
     try:
         process = await trio.lowlevel.open_process(
             keeper.command,
@@ -278,18 +292,20 @@ async def _spawn(keeper: Keeper, output: Output, cwd: Path, env: Mapping[str, st
         if not isinstance(exc, OSError):
             raise
         why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)
-        raise _not_started(why, cwd) from exc
+        raise _not_started(why, cwd, binary) from exc
+    if isinstance(process.stdin, trio.lowlevel.FdStream):
+        keep_from_forks(process.stdin)
     output.attach(process.stdout)
     return process
 
 
-def _pid_of(start: Started | NotStarted, cwd: Path) -> int:
+def _pid_of(start: Started | NotStarted, cwd: Path, binary: str) -> int:
     if isinstance(start, NotStarted):
-        raise _not_started(start, cwd)
+        raise _not_started(start, cwd, binary)
     return start.pid
 
 
-def _not_started(why: NotStarted, cwd: Path) -> OpenCodeError:
+def _not_started(why: NotStarted, cwd: Path, binary: str) -> OpenCodeError:
     """Put a failed start into the words of who has to mend it."""
     if why.filename is not None and Path(why.filename) == cwd:
         return OpenCodeConfigError(f"workspace: cannot work in {cwd}: {why.strerror}")
@@ -300,7 +316,11 @@ def _not_started(why: NotStarted, cwd: Path) -> OpenCodeError:
                 "(RunConfig.extra_env, cli_kwargs) belongs into a file"
             )
         case errno.ENOENT | errno.EACCES | errno.ENOEXEC | errno.ENOTDIR | errno.EPERM:
-            return OpenCodeBinaryNotFoundError(f"cannot start {why.filename}: {why.strerror}")
+            if why.filename == binary:
+                return OpenCodeBinaryNotFoundError(f"cannot start {binary}: {why.strerror}")
+            return OpenCodeProcessError(
+                f"cannot start {why.filename}, the Python that looks after opencode: {why.strerror}"
+            )
         case _:
             return OpenCodeProcessError(f"cannot start opencode: {why.strerror}")
 

@@ -22,6 +22,7 @@ from opencode_trio._process import Child, open_child
 from opencode_trio._redact import NOTHING_KNOWN, Redactor
 from opencode_trio._run_end import AGENT_FALLBACK, end_of_run, failure_of_run, plain
 from opencode_trio._run_wire import parse_event_line, run_event
+from opencode_trio._scratch import shortage
 from opencode_trio._turn import OVER, StopReason
 from opencode_trio.errors import (
     OpenCodeError,
@@ -194,6 +195,8 @@ class Run(trio.abc.ReceiveChannel[Event]):
     def _described(self, error: OpenCodeError) -> OpenCodeError:
         error.partial = self.result
         error.stderr = error.partial.stderr
+        if isinstance(error, OpenCodeProcessError):
+            error.args = (f"{error.args[0]}{shortage(error.stderr, self._plan.scratch)}",)
         error.argv = tuple(map(self._plan.redactor.text, self._plan.argv))
         return error
 

@@ -61,13 +61,16 @@ def failure_of_run(result: RunResult, last_error: ErrorInfo | None) -> OpenCodeE
 
 def _broken_off(result: RunResult) -> OpenCodeError:
     exit_code = result.exit_code or 0
-    if exit_code < 0:
-        how = f"was killed by {signal_name(-exit_code)}"
-    elif not result.events:
-        how = f"exited with status {exit_code} before the model was asked"
-    else:
-        how = f"exited with status {exit_code} in the middle of the turn"
+    when = "in the middle of the turn" if result.events else "before the model was asked"
+    how = how_it_ended(exit_code) + (f" {when}" if exit_code >= 0 else "")
     return OpenCodeProcessError(f"opencode {how}", exit_code=exit_code)
+
+
+def how_it_ended(exit_code: int) -> str:
+    """Put an exit status into words; a negative one is a signal's."""
+    if exit_code < 0:
+        return f"was killed by {signal_name(-exit_code)}"
+    return f"exited with status {exit_code}"
 
 
 def signal_name(number: int) -> str:

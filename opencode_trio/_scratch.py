@@ -6,8 +6,10 @@ Blocking, and without trio: call it in a worker thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -26,17 +28,48 @@ _REMOVAL_ATTEMPTS = 5
 _REMOVAL_PAUSE_S = 0.05
 
 
-TEMPORARY = "the temporary directory"
-
-
 def unusable(place: str, problem: Exception) -> OpenCodeConfigError:
     """Say that a place for our files, or opencode's, is none."""
     return OpenCodeConfigError(f"{place}: cannot be used: {problem}")
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+_SAYS_FULL = re.compile(r"ENOSPC|EDQUOT|disk is full|no space left on device", re.IGNORECASE)
+"""Of Bun, of SQLite, and of programs that opencode starts."""
+
+
+def is_short_of_space(stderr: str) -> bool:
+    """Whether opencode complains that it cannot write its files for want of space."""
+    return _SAYS_FULL.search(stderr) is not None
+
+
+def shortage(stderr: str, scratch: Path) -> str:
+    """Say where space is short, as the end of an error's text; empty if opencode has enough."""
+    if not is_short_of_space(stderr):
+        return ""
+    return f": no space is left for its files (by default in {scratch.parent}; TMPDIR may name another)"
+
+
+def no_temporary(problem: Exception) -> OpenCodeConfigError:
+    """Say that the temporary directory cannot be used, and what decides where it is."""
+    where = "" if tempfile.tempdir is None else f" {os.fsdecode(tempfile.tempdir)}"
+    if getattr(problem, "errno", None) in _FULL:
+        problem = OSError(f"no space is left on its device ({problem})")
+    error = unusable(f"the temporary directory{where}", problem)
+    return OpenCodeConfigError(f"{error}; TMPDIR may name another")
+
+
 def make_scratch() -> Path:
-    """Make a directory of mode 0700, named after this process, that nobody can foretell."""
-    return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
+    """Make a directory of mode 0700, named after this process, that nobody can foretell.
+
+    Raises:
+        OpenCodeConfigError: there is no room for it.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
+    except OSError as exc:
+        raise no_temporary(exc) from exc
 
 
 def remove_scratch(path: Path) -> None:

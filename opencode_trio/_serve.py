@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import secrets
 import socket
@@ -18,13 +19,14 @@ import trio
 from opencode_trio._background import open_background
 from opencode_trio._binary import check_version
 from opencode_trio._endpoints import health
-from opencode_trio._isolation import ChildHome
+from opencode_trio._isolation import ChildHome, home_of
 from opencode_trio._json import text_of
 from opencode_trio._lines import LineFramer
 from opencode_trio._link import Link
 from opencode_trio._process import Child, open_child
 from opencode_trio._project_files import check_project
 from opencode_trio._redact import password_forms
+from opencode_trio._scratch import shortage
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeProcessError, OpenCodeServerError
 
@@ -129,7 +131,7 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
                     end=child.let_go,
                     log_tail=lambda: child.stderr_tail,
                     check_directory=partial(
-                        check_project, home=Path.home(), untrusted=plan.cfg.untrusted
+                        check_project, home=Path(home_of(os.environ)), untrusted=plan.cfg.untrusted
                     ),
                 )
                 starting = trio.CancelScope()
@@ -184,6 +186,7 @@ async def _announced_url(child: Child) -> str:
 
 def _ended_early(child: Child) -> OpenCodeProcessError:
     text = f"opencode serve exited with status {child.exit_code} before it was ready"
+    text += shortage(child.stderr_tail, child.scratch)
     return OpenCodeProcessError(text, exit_code=child.exit_code, stderr=child.stderr_tail)
 
 
@@ -196,6 +199,7 @@ async def _discard_output(child: Child) -> None:
 
 def _ended(child: Child) -> OpenCodeServerError:
     text = f"the server ended with exit status {child.exit_code}"
+    text += shortage(child.stderr_tail, child.scratch)
     return OpenCodeServerError(text, stderr=child.stderr_tail)
 
 

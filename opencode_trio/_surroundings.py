@@ -15,10 +15,11 @@ import attrs
 
 from opencode_trio._command import configuration, settings_environment
 from opencode_trio._host_config import settings_file
-from opencode_trio._isolation import ChildHome, prepare_child_home
+from opencode_trio._isolation import ChildHome, home_of, host_environment, prepare_child_home
 from opencode_trio._json import Json
 from opencode_trio._known_secrets import redactor_of
 from opencode_trio._project_files import check_project, host_files_above
+from opencode_trio._scratch import no_temporary
 from opencode_trio._untrusted import git_environment
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
@@ -59,26 +60,36 @@ def prepare_surroundings(
         data_home: give it this one instead.
 
     Raises:
-        OSError: a directory could not be made; what had been made is gone again.
-        OpenCodeConfigError: opencode may not be let into the workspace.
+        OpenCodeConfigError: opencode may not be let into the workspace, or a directory that it
+            needs cannot be made; what had been made is gone again.
     """
-    check_project(workspace, home=Path.home(), untrusted=run_cfg.untrusted)
+    home = home_of(os.environ)
+    check_project(workspace, home=Path(home), untrusted=run_cfg.untrusted)
     _check_nothing_is_replaced(run_cfg)
     isolated = not run_cfg.inherit_user_config
     if isolated and not run_cfg.untrusted:
-        _warn_of_host_files(workspace)
+        _warn_of_host_files(workspace, Path(home))
     in_file = isolated and not _CONFIG_VARIABLES & (run_cfg.extra_env or {}).keys()
-    home = str(Path.home()) if isolated else None
-    child = prepare_child_home(
-        base_env=os.environ,
-        inherit_user_config=run_cfg.inherit_user_config,
-        isolate_db=isolate_db,
-        data_home=data_home,
-        settings=_in_file(run_cfg, workspace) if in_file else None,
-        starts_elsewhere=run_cfg.untrusted,
+    try:
+        child = prepare_child_home(
+            base_env=host_environment(),
+            inherit_user_config=run_cfg.inherit_user_config,
+            isolate_db=isolate_db,
+            data_home=data_home,
+            settings=_in_file(run_cfg, workspace, home) if in_file else None,
+            starts_elsewhere=run_cfg.untrusted,
+        )
+    except OSError as exc:
+        raise no_temporary(exc) from exc
+    settings = settings_environment(
+        run_cfg,
+        {},
+        cwd=workspace,
+        home=home if isolated else None,
+        without_config=in_file,
     )
-    settings = settings_environment(run_cfg, {}, cwd=workspace, home=home, without_config=in_file)
     env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
+    _warn_of_shell(env.get("SHELL", ""))
     return attrs.evolve(child, env=env, redactor=redactor_of(run_cfg, env, workspace))
 
 
@@ -96,8 +107,7 @@ _CONFIG_VARIABLES = {"OPENCODE_CONFIG_CONTENT", "OPENCODE_CONFIG_DIR"}
 """A caller who sets one of these decides where settings are."""
 
 
-def _in_file(run_cfg: RunConfig, workspace: Path) -> Json:
-    home = str(Path.home())
+def _in_file(run_cfg: RunConfig, workspace: Path, home: str) -> Json:
     return settings_file(
         configuration(run_cfg, home=home),
         directory=str(workspace),
@@ -107,11 +117,27 @@ def _in_file(run_cfg: RunConfig, workspace: Path) -> Json:
 
 
 @functools.lru_cache(maxsize=256)  # once for each workspace, not for each of a thousand runs
-def _warn_of_host_files(workspace: Path) -> None:
-    if found := host_files_above(workspace, Path.home()):
+def _warn_of_host_files(workspace: Path, home: Path) -> None:
+    if found := host_files_above(workspace, home):
         _log.warning(
             "opencode takes %s for files of the project %s, which is in no git repository; "
             "`git init` there keeps them out",
             ", ".join(map(str, found)),
             workspace,
+        )
+
+
+_NO_SHELLS = {"nologin", "false", "true"}
+"""Login shells of accounts that nobody shall log in to."""
+
+
+@functools.lru_cache(maxsize=16)
+def _warn_of_shell(shell: str) -> None:
+    # One that does not exist is none to warn of: opencode takes another then.
+    runs_commands = os.access(shell, os.X_OK) and PurePath(shell).name not in _NO_SHELLS
+    if os.access(shell, os.F_OK) and not runs_commands:
+        _log.warning(
+            "SHELL is %s, so the agent's shell commands will do nothing; "
+            "set another, for example by RunConfig(extra_env={'SHELL': '/bin/sh'})",
+            shell,
         )

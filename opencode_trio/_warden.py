@@ -2,20 +2,22 @@
 
 The host starts one warden per child, in a session of its own, out of reach of a terminal's Ctrl+C::
 
-    python -I -S .../_warden.py lifeline=5 scratch=/tmp/x -- <child> <argument>...
+    python -I -S .../_warden.py host=7 lifeline=5 scratch=/tmp/x -- <child> <argument>...
 
 The warden starts the child, waits until the child ends or the host lets go, ends every descendant
 (after ``setsid``, double forks or ``env -i``, and with SIGTERM ignored, too), removes the scratch
 directory, and only then exits, with the child's own status: its exit is the proof that all are gone.
 
-**Options**: ``lifeline``, the number of an inherited descriptor, our end of a
-``socket.socketpair()``; and if wanted ``cwd`` of the child, ``scratch`` directory to remove,
-``term_grace_s`` (0.5; from SIGTERM to SIGKILL) and ``kill_grace_s`` (5; from there to giving up).
+**Options**: ``host``, the pid of the host, which is our parent; ``lifeline``, the number of an
+inherited descriptor, our end of a ``socket.socketpair()``; and if wanted ``cwd`` of the child,
+``scratch`` directory to remove, ``term_grace_s`` (0.5; from SIGTERM to SIGKILL) and
+``kill_grace_s`` (5; from there to giving up).
 The standard streams and the environment are for the child; no further descriptors are passed.
 
-**The lifeline** brings end-of-file when the host closes its end or dies, by whatever means; then
-the family ends. A host that uses ``shutdown(SHUT_WR)`` to say so can still read what we say, one
-JSON object a line: ``{"pid": int}`` once the child runs its program; and just before we exit
+**The lifeline** brings end-of-file when the host closes its end; then the family ends. It ends as
+well when the host dies, even if a process that the host has forked still holds a copy of its end.
+A host that uses ``shutdown(SHUT_WR)`` to say so can still read what we say, one JSON object a
+line: ``{"pid": int}`` once the child runs its program; and just before we exit
 
 - ``status``: as ``os.waitpid`` gives it; null if the child never started, or has not ended;
 - ``terminated``, ``killed``: how many processes were sent SIGTERM, and then SIGKILL;
@@ -23,6 +25,10 @@ JSON object a line: ``{"pid": int}`` once the child runs its program; and just b
 - ``scratch_removed``: null if there was none;
 - ``error``: null, or the first thing to go wrong: ``stage`` (start, watch, end, survivors, scratch),
   ``errno`` (0 if it was not the system), ``strerror``, ``filename`` (or null).
+
+**Worktrees**: when the host was killed, those that it has noted in the child's repository are given
+to `_worktree`, which removes them unless they hold work; we become it, once the families of all
+wardens of that host have had their time to end.
 
 **Signals**: SIGTERM ends the family; other signals that would end a process are survived.
 **Exit**: with the child's exit code, or by the child's signal; 125 if there is none to pass on.
@@ -108,15 +114,19 @@ def take_note(_number: int, _frame: object) -> None:
 
 
 class Watch:
-    """What the warden sleeps on: its signals, and the lifeline."""
+    """What the warden sleeps on: its signals, the lifeline, and the host's death."""
 
-    def __init__(self, lifeline: int) -> None:
-        self._lifeline, self._poll = lifeline, select.poll()
+    def __init__(self, lifeline: int, host: int) -> None:
+        self._lifeline, self._host, self._poll = lifeline, host, select.poll()
         self._bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (signal.SIGCHLD, signal.SIGTERM, *SURVIVED):
             signal.signal(number, take_note)
         signal.set_wakeup_fd(ring)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        # It comes whenever the host's thread that is our parent ends, and another inherits us.
+        # The last time, with the host, it is somebody else who does.
+        prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)  # for a host that died before the line above
         self._poll.register(self._bell, select.POLLIN)
         self._poll.register(lifeline, select.POLLIN)
 
@@ -127,7 +137,7 @@ class Watch:
         if self._lifeline in ready and self._host_let_go():
             self._poll.unregister(self._lifeline)  # end-of-file would end every later sleep, too
             told = True
-        return told
+        return told or os.getppid() != self._host
 
     def _host_let_go(self) -> bool:
         try:
@@ -315,6 +325,27 @@ def remove_tree(name: str, parent: int | None = None) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
+def noted_worktrees(directory: str) -> str | None:
+    """Find the git directory of a repository in which hosts have noted worktrees (see `_claims`)."""
+    git = os.path.join(directory, ".git")
+    while not os.path.lexists(git):
+        if directory == os.path.dirname(directory):
+            return None
+        directory = os.path.dirname(directory)
+        git = os.path.join(directory, ".git")
+    if os.path.isfile(git):  # of a worktree: "gitdir: <common>/worktrees/<name>"
+        with open(git) as file:
+            git = os.path.dirname(os.path.dirname(file.read().partition(" ")[2].strip()))
+    notes = os.path.join(git, "opencode-trio")
+    return git if os.path.isdir(notes) and os.listdir(notes) else None
+
+
+def clear_worktrees(git: str) -> NoReturn:
+    """Become the program that removes them; where the library is not installed, nothing happens."""
+    words = [sys.executable, "-P", "-m", "opencode_trio._worktree", git]
+    os.execve(sys.executable, words, given_environment())
+
+
 def exit_like(status: int) -> NoReturn:
     """End as the child did; at once, for nothing here is buffered."""
     if status >= 0 and os.WIFSIGNALED(status):
@@ -371,10 +402,11 @@ class Report:
 def main(options: dict[str, str], argv: list[str]) -> NoReturn:
     """Run one child from its start to the end of its family."""
     lifeline, scratch = int(options["lifeline"]), options.get("scratch")
+    host, cwd = int(options["host"]), options.get("cwd")
     graces = float(options.get("term_grace_s", 0.5)), float(options.get("kill_grace_s", 5))
     os.set_inheritable(lifeline, False)
-    family, report = Family(Watch(lifeline)), Report(lifeline)
-    if report.attempt("start", family.start, argv, options.get("cwd")):
+    family, report = Family(Watch(lifeline, host)), Report(lifeline)
+    if report.attempt("start", family.start, argv, cwd):
         report.send(pid=family.child)
         report.attempt("watch", family.wait)
     if report.attempt("end", family.end, *graces) is None:
@@ -391,6 +423,10 @@ def main(options: dict[str, str], argv: list[str]) -> NoReturn:
         scratch_removed=None if scratch is None else not os.path.lexists(scratch),
         error=report.error,
     )
+    was_killed = os.getppid() != host and cwd is not None
+    if was_killed and (git := report.attempt("worktrees", noted_worktrees, cwd)):
+        time.sleep(sum(graces))
+        report.attempt("worktrees", clear_worktrees, git)
     exit_like(family.status)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +16,9 @@ from pathlib import Path
 import trio
 
 from opencode_trio._background import clear_away
+from opencode_trio._claims import Claim, abandoned, make_claim
+from opencode_trio._isolation import host_environment
+from opencode_trio._scratch import no_temporary
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
 
 _log = logging.getLogger("opencode_trio")
@@ -43,6 +46,13 @@ _RACE = re.compile(r"failed to read .*/worktrees/.*/commondir")
 """git reads the records of all worktrees and locks none: it fails at one that another git is just
 writing or removing."""
 
+_WHATEVER_IS_IN_IT = ("--force", "--force")
+
+_NOT_REGISTERED = "is not a working tree"
+"""What git says of a worktree of which it has no record, or none any more."""
+
+_PREFIX = "opencode-trio-worktree-"
+
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Before trying again; that other git needs a few milliseconds, more on a busy machine."""
 
@@ -60,16 +70,22 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     Yields:
         The directory's counterpart in the worktree.
 
+    Worktrees of programs that were killed are removed first, those that hold work excepted: each of
+    these is named in the log, and stays.
+
     Raises:
-        OpenCodeConfigError: it is in no repository, or nothing is committed there.
+        OpenCodeConfigError: it is in no repository, nothing is committed there, or there is no
+            room for a worktree.
 
     **Cancellation**: removes the worktree, shielded, in at most `GOODBYE_S` seconds.
     """
     commit = await _asked(directory, "rev-parse", "--verify", "HEAD")
     prefix = await _asked(directory, "rev-parse", "--show-prefix")
-    parent = _scratch_directory()
-    tree = parent / f"{Path(directory).name}-{parent.name[-8:]}"
-    is_made = is_told = False
+    common = _resolved(directory, await _asked(directory, "rev-parse", "--git-common-dir"))
+    await _clear_abandoned(directory, common)
+    claim = _claimed(Path(directory).name, common, commit)
+    tree, parent = claim.tree, claim.tree.parent
+    is_made = is_told = is_removed = False
     try:
         await _git_worktree(directory, "add", "--quiet", "--detach", str(tree), commit)
         is_made = True
@@ -79,15 +95,91 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
         with trio.move_on_after(GOODBYE_S, shield=True) as scope:
             is_told = not is_made or await _tell_changes(tree, commit, parent / "index", on_diff)
             if is_told:
-                await _remove(directory, tree)
+                is_removed = await _remove(directory, tree, *_WHATEVER_IS_IN_IT)
         if is_told:
             await clear_away(partial(shutil.rmtree, ignore_errors=True), parent)
+        if is_removed:
+            claim.drop()
+        else:
+            claim.leave()
         if scope.cancelled_caught:
             _log.error("git did not read and remove %s within %g s", tree, GOODBYE_S)
 
 
-def _scratch_directory() -> Path:
-    return Path(tempfile.mkdtemp(prefix="opencode-trio-worktree-")).resolve()
+def _resolved(directory: str, path: str) -> Path:
+    return Path(directory, path).resolve()
+
+
+def _claimed(name: str, common: Path, commit: str) -> Claim:
+    try:
+        parent = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
+    except OSError as exc:
+        raise no_temporary(exc) from exc
+    try:
+        return make_claim(common, parent / f"{name}-{parent.name[-8:]}", commit)
+    except OSError as exc:
+        parent.rmdir()
+        raise OpenCodeConfigError(f"worktree: {common} cannot be written to: {exc}") from exc
+
+
+_searched: set[Path] = set()
+"""Repositories in which this program has looked for what others left."""
+
+
+async def _clear_abandoned(directory: str, common: Path) -> None:
+    """Remove the worktrees of programs that were killed, but for those that hold work."""
+    if common in _searched:
+        return
+    _searched.add(common)
+    for left in abandoned(common):
+        is_cleared = False
+        try:
+            if not left.tree.parent.name.startswith(_PREFIX):
+                continue  # none of ours, whoever wrote that
+            if (work := await _work_in(left)) is not None:
+                _log.warning(
+                    "a program that was killed has left a worktree with %s: %s; once you have taken "
+                    "what you need, `git worktree remove --force` it",
+                    work,
+                    left.tree,
+                )
+            elif await _remove(directory, left.tree):  # git looks again
+                is_cleared = _remove_parent(left.tree.parent)
+        finally:
+            if is_cleared:
+                left.drop()
+            else:
+                left.leave()
+
+
+async def _work_in(left: Claim) -> str | None:
+    """Say what would be lost with a worktree; None if nothing."""
+    tree = str(left.tree)
+    if not await trio.Path(tree).is_dir():
+        return None
+    try:
+        if (await _git(tree, "rev-parse", "HEAD")).strip() != left.commit:
+            return "new commits"
+        every = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
+        if await _git(tree, "status", *every):
+            return "changes that are not committed"
+    except OpenCodeError as exc:
+        return f"unknown changes ({exc})"
+    return None
+
+
+def _remove_parent(parent: Path) -> bool:
+    # Piece by piece: that it is ours to remove is only written in a file.
+    try:
+        for name in ("index", "index.lock"):
+            (parent / name).unlink(missing_ok=True)
+        parent.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError as exc:
+        _log.warning("the directory %s could not be removed: %s", parent, exc)
+        return False
+    return True
 
 
 async def _tell_changes(
@@ -118,11 +210,14 @@ async def _tell_changes(
     return problem is None
 
 
-async def _remove(directory: str, tree: Path) -> None:
+async def _remove(directory: str, tree: Path, *options: str) -> bool:
     try:
-        await _git_worktree(directory, "remove", "--force", "--force", str(tree))
+        await _git_worktree(directory, "remove", *options, str(tree))
     except OpenCodeError as exc:
-        _log.warning("the worktree %s could not be removed: %s", tree, exc)
+        if _NOT_REGISTERED not in str(exc):
+            _log.warning("the worktree %s could not be removed: %s", tree, exc)
+            return False
+    return True
 
 
 async def _asked(directory: str, *arguments: str) -> str:
@@ -146,7 +241,8 @@ async def _git_worktree(directory: str, *arguments: str) -> str:
 async def _git(directory: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """Run git; a name or content that is no UTF-8 survives in the answer."""
     # Within a hook, say, these speak of another repository.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    host = host_environment()
+    inherited = {name: value for name, value in host.items() if not name.startswith("GIT_")}
     try:
         done = await trio.run_process(
             ["git", "-C", directory, *_QUIET, *arguments],
@@ -162,3 +258,7 @@ async def _git(directory: str, *arguments: str, env: Mapping[str, str] | None = 
         what = done.stderr.decode(errors="replace").strip()
         raise OpenCodeError(f"git {arguments[0]}: {what or f'exit status {done.returncode}'}")
     return done.stdout.decode(errors="surrogateescape")
+
+
+if __name__ == "__main__":  # what a warden becomes whose host was killed
+    trio.run(_clear_abandoned, sys.argv[1], Path(sys.argv[1]))

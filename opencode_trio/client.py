@@ -19,7 +19,7 @@ from opencode_trio._eventlog import EventLog
 from opencode_trio._guard import MAX_STEPS
 from opencode_trio._isolation import ChildHome
 from opencode_trio._run import Run, RunPlan, open_run
-from opencode_trio._scratch import TEMPORARY, unusable
+from opencode_trio._scratch import is_short_of_space, unusable
 from opencode_trio._surroundings import prepare_surroundings
 from opencode_trio._timeout import time_limit
 from opencode_trio._untrusted import SINCE as UNTRUSTED_SINCE
@@ -263,11 +263,9 @@ class AsyncOpenCodeClient:
     ) -> ChildHome:
         try:
             data = None if data_home is None else Path(data_home).expanduser().absolute()
-            return prepare_surroundings(cfg, workspace, isolate_db=self._isolate_db, data_home=data)
-        except OpenCodeConfigError:
-            raise
         except PATHS_FAIL_WITH as exc:
-            raise unusable(TEMPORARY if data_home is None else "data_home", exc) from exc
+            raise unusable("data_home", exc) from exc
+        return prepare_surroundings(cfg, workspace, isolate_db=self._isolate_db, data_home=data)
 
     async def _checked_binary(self, cfg: RunConfig) -> str:
         binary = self.resolved_binary()
@@ -302,7 +300,8 @@ def encode_prompt(prompt: str, cfg: RunConfig) -> bytes:
 def is_startup_crash(error: OpenCodeProcessError) -> bool:
     """Whether opencode crashed opening its database, before anything had happened."""
     started = error.partial is not None and bool(error.partial.events)
-    return not started and any(sign in error.stderr.lower() for sign in SQLITE_CRASHES)
+    is_the_databases = any(sign in error.stderr.lower() for sign in SQLITE_CRASHES)
+    return not started and is_the_databases and not is_short_of_space(error.stderr)
 
 
 def _with_title(cfg: RunConfig) -> RunConfig:

@@ -69,8 +69,8 @@ class OpenCodeVersionError(OpenCodeError):
         version: what it says of itself.
     """
 
-    def __init__(self, message: str = "", *, version: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, version: str = "", stderr: str = "") -> None:
+        super().__init__(message, stderr=stderr)
         self.version = version
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -25,7 +26,6 @@ from opencode_trio import (
     AsyncOpenCodeClient,
     OpenCodeBinaryNotFoundError,
     OpenCodeConfigError,
-    OpenCodeError,
     OpenCodeLimitError,
     OpenCodeProcessError,
     OpenCodeTimeoutError,
@@ -311,6 +311,31 @@ async def test_no_room_for_a_scratch_directory(hello, workspace, monkeypatch):
         await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_full_temporary_directory_is_named(hello, workspace, monkeypatch, number):
+    def full(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    words = rf"temporary directory {tempfile.gettempdir()}: .*no space is left.*TMPDIR"
+    with pytest.raises(OpenCodeConfigError, match=words):
+        await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)
+
+
+@pytest.mark.parametrize(
+    "said", ["ENOSPC: no space left on device, write", "SQLiteError: database or disk is full"]
+)
+async def test_an_opencode_that_is_short_of_space(make, workspace, said):
+    fake = make(f"echo '{said}' >&2; exit 1")
+    words = f"status 1 before the model was asked: no space .* {tempfile.gettempdir()}; TMPDIR"
+    with pytest.raises(OpenCodeProcessError, match=words):
+        await AsyncOpenCodeClient(fake.path).async_run("hi", workspace, retry_delay_s=60)
+    with pytest.raises(OpenCodeProcessError, match=r"before it was ready: no space .* TMPDIR"):
+        async with AsyncOpenCodeClient(fake.path).open_server(workspace):
+            pass
+    assert fake.starts == 2  # trying again would not help
+
+
 # --- binaries that are none ------------------------------------------------------------------
 
 
@@ -385,12 +410,44 @@ async def test_other_programs_are_refused(workspace):
         await AsyncOpenCodeClient("/bin/echo").async_run("hi", workspace)
 
 
-async def test_a_broken_one_is_quoted(tmp_path, workspace):
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ("echo 'node: not found' >&2; exit 127", "exited with status 127"),
+        ("echo 'node: not found' >&2; echo 1.18.33; exit 1", "exited with status 1"),
+        ("echo 'node: not found'; kill -ILL $$", "was killed by SIGILL"),
+    ],
+)
+async def test_a_broken_one_is_quoted(tmp_path, workspace, script, how):
     path = tmp_path / "opencode"
-    path.write_text("#!/bin/sh\necho 'node: not found' >&2\nexit 127\n")
+    path.write_text(f"#!/bin/sh\nulimit -c 0\n{script}\n")
     path.chmod(0o755)
-    with pytest.raises(OpenCodeVersionError, match="node: not found"):
+    with pytest.raises(OpenCodeVersionError, match=how) as caught:
         await AsyncOpenCodeClient(str(path)).async_run("hi", workspace)
+    assert "node: not found" in str(caught.value)
+
+
+async def test_a_version_is_asked_in_a_place_of_its_own(tmp_path, monkeypatch):
+    """opencode makes its directories first, and refuses to start in one that is gone."""
+    names = ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"]
+    lines = [f'mkdir -p "${name}/opencode" || exit 3' for name in names]
+    path = tmp_path / "opencode"
+    path.write_text("\n".join(["#!/bin/sh", *lines, '[ -d "$PWD" ] || exit 4', "echo 1.18.33\n"]))
+    path.chmod(0o755)
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert await probe_version(str(path)) == "1.18.33"
+
+
+async def test_a_run_from_a_directory_that_is_gone(hello, workspace, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert (await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)).final_text == "hello"
 
 
 @pytest.mark.parametrize("content", [b"#!/nowhere/sh\n", b"\x7fELF nonsense"])
@@ -1024,7 +1081,8 @@ async def test_a_host_that_does_not_know_its_interpreter(
 
 async def test_a_host_whose_interpreter_is_gone(hello, workspace, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(OpenCodeError, match="/nowhere/python"):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(OpenCodeConfigError, match="/nowhere/python"):
         await AsyncOpenCodeClient(hello.path).async_run("hi", workspace)
     assert hello.starts == 0
 

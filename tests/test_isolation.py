@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -29,7 +30,7 @@ from opencode_trio._host_config import (
     settings_file,
     variables_of,
 )
-from opencode_trio._isolation import ChildHome, prepare_child_home
+from opencode_trio._isolation import ChildHome, home_of, prepare_child_home
 from opencode_trio._project_files import host_files_above
 from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
 from opencode_trio._surroundings import prepare_surroundings
@@ -439,7 +440,7 @@ def test_a_child_has_directories_of_its_own(host: Host, prepare: Prepare) -> Non
         config: ({"git", "gh"}, host.config.parent),
         data: ({"uv"}, host.data.parent),
         state: ({"nvim"}, host.state.parent),
-        home: ({".config", ".local", "key2", "skills"}, host.home),
+        home: ({".cache", ".config", ".local", "key2", "skills"}, host.home),
     }
     for folder, (names, source) in linked.items():
         links = {entry.name: entry.readlink() for entry in folder.iterdir() if entry.is_symlink()}
@@ -611,11 +612,96 @@ def test_the_hosts_data_directory_given_by_name(host: Host, prepare: Prepare) ->
     assert {path: path.lstat().st_mtime_ns for path in host.data.parent.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("given", "original", "seen"), [("/app", "/opt/lib", "/opt/lib"), ("/app", None, None)]
+)
+def test_libraries_of_a_frozen_host_are_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: str,
+    original: str | None,
+    seen: str | None,
+) -> None:
+    monkeypatch.setattr(sys, "_MEIPASS", given, raising=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", given)
+    if original is not None:
+        monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", original)
+    child = prepare_surroundings(RunConfig(), tmp_path, isolate_db=True, data_home=None)
+    remove_scratch(child.scratch)
+    assert child.env.get("LD_LIBRARY_PATH") == seen
+    assert "LD_LIBRARY_PATH_ORIG" not in child.env
+
+
+# --- a home that cannot be used --------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_written_is_replaced(host: Host, prepare: Prepare) -> None:
+    assert "XDG_CACHE_HOME" not in prepare().env
+    shutil.rmtree(host.home / ".cache")
+    write(host.home / ".cache" / "opencode" / "models.json", "{}")
+    write(host.home / ".cache" / "opencode" / "bin", "a file in its place")
+    write(host.home / ".cache" / "uv", "another program's")
+    for options in ({}, {"inherit_user_config": True}):
+        child = prepare(**options)
+        cache = Path(child.env["XDG_CACHE_HOME"])
+        assert cache.parent == child.scratch
+        assert (cache / "opencode" / "models.json").read_text() == "{}"
+        assert (cache / "uv").read_text() == "another program's"
+
+
+@pytest.mark.parametrize("home", ["/proc", "/dev/null"])
+def test_a_home_that_cannot_be_written_does_not_matter(prepare: Prepare, home: str) -> None:
+    child = prepare(env={"HOME": home})
+    names = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+    assert {Path(child.env[name]).parent for name in names} == {child.scratch}
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "words"),
+    [
+        ({"isolate_db": False}, {}, "HOME: .* /proc/.local/share/opencode"),
+        ({"isolate_db": False}, {"XDG_DATA_HOME": "/proc/d"}, "XDG_DATA_HOME: .* /proc/d/opencode"),
+        ({"inherit_user_config": True}, {}, "HOME: .* /proc/.config/opencode"),
+        (
+            {"inherit_user_config": True, "isolate_db": False},
+            {"XDG_DATA_HOME": "{root}/d", "XDG_CONFIG_HOME": "{root}/c", "XDG_STATE_HOME": "/proc"},
+            "XDG_STATE_HOME: ",
+        ),
+    ],
+)
+def test_a_home_that_matters_is_named(
+    prepare: Prepare, tmp_path: Path, options: dict[str, bool], environ: dict[str, str], words: str
+) -> None:
+    environ = {name: value.format(root=tmp_path) for name, value in environ.items()}
+    with pytest.raises(OpenCodeConfigError, match=words):
+        prepare(env={"HOME": "/proc"} | environ, **options)
+
+
+@pytest.mark.parametrize(
+    ("environ", "home"), [({"HOME": "/x"}, "/x"), ({}, "/p"), ({"HOME": ""}, "/p")]
+)
+def test_whose_home_it_is(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], home: str
+) -> None:
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: SimpleNamespace(pw_dir="/p"))
+    assert home_of(environ) == home
+
+
+def test_a_user_whom_the_system_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, prepare: Prepare
+) -> None:
+    """opencode does not start for one."""
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    child = prepare(env={"HOME": ""})
+    assert Path(child.env["HOME"]).parent == child.scratch
+    assert Path(child.env["HOME"]).is_dir()
+
+
 def test_a_failure_half_way_leaves_nothing(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(OpenCodeConfigError, match="data_home: cannot be used"):
         prepare_child_home(
             base_env=host.env,
             inherit_user_config=False,
@@ -788,3 +874,26 @@ def test_variables_do_not_take_the_place_of_settings(tmp_path: Path) -> None:
         RunConfig(extra_env=taken), tmp_path, isolate_db=True, data_home=None
     )
     shutil.rmtree(child.scratch)
+
+
+@pytest.mark.parametrize(
+    ("shell", "is_told"),
+    [
+        ("/bin/sh", False),
+        ("", False),
+        ("/nonexistent/nologin", False),  # opencode takes another
+        ("fish", False),
+        ("/bin/false", True),
+        ("{tmp}/nologin", True),
+        ("{tmp}/data", True),
+    ],
+)
+def test_a_shell_that_runs_no_commands_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shell: str, is_told: bool
+) -> None:
+    write(tmp_path / "nologin", "#!/bin/sh\n").chmod(0o755)
+    write(tmp_path / "data", "").chmod(0o644)
+    cfg = RunConfig(extra_env={"SHELL": shell.format(tmp=tmp_path)})
+    child = prepare_surroundings(cfg, tmp_path, isolate_db=True, data_home=None)
+    remove_scratch(child.scratch)
+    assert ("the agent's shell commands will do nothing" in caplog.text) is is_told

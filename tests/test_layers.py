@@ -25,7 +25,7 @@ core       _fold _guard _live _reconcile _run_end _tree _tree_guard _turn _verdi
 core       _history _lane _span _span_titles
 core       _checks _child_env _command _endpoints _host_config _ids _rules _schema _scopes
 core       _redact _typevars _untrusted
-processes  _background _binary _eventlog _files _group _isolation _keeper _known_secrets _output
+processes  _background _binary _claims _eventlog _files _group _isolation _keeper _known_secrets _output
 processes  _process _project_files _run _scratch
 processes  _surroundings _timeout _warden _warden_host _workspace _worktree
 server     _bus _http _link _serve

@@ -9,12 +9,14 @@ import itertools
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,47 @@ async def test_child_that_does_not_read(launch: Launch) -> None:
     async with launch("exec <&-; exit 4", stdin=bytes(1_000_000)) as child:
         await child.wait()
         assert child.exit_code == 4
+
+
+@contextmanager
+def forked() -> Iterator[int]:
+    """Fork, as `multiprocessing` does, a process that does nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn, because there are threads
+        pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+async def test_stdin_ends_though_the_host_has_forked(launch: Launch) -> None:
+    async with launch("echo ready; sleep 0.2; wc -c", stdin=bytes(1_000_000)) as child:
+        await ready(child)
+        with forked(), trio.fail_after(AT_ONCE_S):
+            assert int(await read_all(child)) == 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["warden"], indirect=True)
+async def test_forks_have_no_copy_of_the_lifeline(launch: Launch) -> None:
+    def sockets(pid: int) -> set[str]:
+        found = set()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of the directory itself
+                found.add(str(link.readlink()))
+        return {name for name in found if name.startswith("socket:")}
+
+    before = sockets(os.getpid())
+    async with launch("echo ready; exec sleep @") as child:
+        await ready(child)
+        with forked() as fork:
+            assert len(sockets(os.getpid())) == len(before) + 1
+            while sockets(fork) != before:  # noqa: ASYNC110 - it may just be starting
+                await trio.sleep(0.01)
 
 
 async def test_child_pid_is_the_childs(launch: Launch) -> None:
@@ -279,16 +322,105 @@ async def test_keeper_that_cannot_be_made(tmp_path: Path) -> None:
     assert not scratch.exists()
 
 
+def pretend(path: Path, script: str) -> str:
+    """Make a program that is no Python interpreter, whatever its name."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@asynccontextmanager
+async def warded(cwd: Path, *argv: str) -> AsyncIterator[Child]:
+    scratch = make_scratch()
+    try:
+        async with open_child(argv or ["true"], cwd=cwd, env={}, scratch=scratch) as child:
+            yield child
+    finally:
+        assert not scratch.exists()
+
+
 async def test_warden_that_ends_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_warden_host, "WARDEN", "/nonexistent.py")
-    scratch = make_scratch()
+    python = pretend(tmp_path / "python3", "echo 'no such option' >&2; exit 2")
+    monkeypatch.setattr(sys, "executable", python)
     with pytest.raises(OpenCodeProcessError, match="its warden ended at once") as caught:
-        async with open_child(["true"], cwd=tmp_path, env={}, scratch=scratch):
+        async with warded(tmp_path):
             raise AssertionError("the block must not be entered")
-    assert "/nonexistent.py" in caught.value.stderr
-    assert not scratch.exists()
+    assert "no such option" in caught.value.stderr
+
+
+# --- where `sys.executable` is no Python
+
+
+@pytest.mark.parametrize("kind", ["frozen", "embedded", "unknown", "removed"])
+async def test_a_program_that_is_no_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """PyInstaller and the like; uwsgi and the like; a virtual environment that is gone."""
+    name = {"frozen": "python-app", "embedded": "uwsgi"}.get(kind, "python3")
+    application = pretend(tmp_path / name, f"touch {tmp_path}/started")
+    if kind == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    if kind == "removed":
+        Path(application).unlink()
+    real = Path(sys.executable).resolve()
+    monkeypatch.setattr(sys, "executable", "" if kind == "unknown" else application)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(OpenCodeConfigError, match=r"no Python .* OPENCODE_TRIO_PYTHON") as caught:
+        async with warded(tmp_path):
+            raise AssertionError("the block must not be entered")
+    assert ("is gone" in str(caught.value)) is (kind == "removed")
+
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(real)
+    async with warded(tmp_path, "/bin/echo", "hi") as child:
+        assert await read_all(child) == b"hi\n"
+    assert not (tmp_path / "started").exists()
+
+
+async def test_an_interpreter_that_cannot_be_started_is_no_missing_opencode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCODE_TRIO_PYTHON", str(tmp_path / "gone"))
+    with pytest.raises(OpenCodeProcessError, match="gone, the Python that looks after opencode"):
+        async with warded(tmp_path):
+            raise AssertionError("the block must not be entered")
+
+
+async def test_a_frozen_application_without_the_warden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_warden_host, "WARDEN", str(tmp_path / "_left_out.py"))
+    with pytest.raises(OpenCodeConfigError, match="--collect-all opencode_trio"):
+        async with warded(tmp_path):
+            raise AssertionError("the block must not be entered")
+
+
+PACKED = """
+import opencode_trio, sys, trio
+from pathlib import Path
+from opencode_trio._process import open_child
+from opencode_trio._scratch import make_scratch
+
+assert ".zip" in opencode_trio.__file__
+
+async def main():
+    argv = ["/bin/echo", "hi"]
+    async with open_child(argv, cwd=Path("/"), env={}, scratch=make_scratch()) as child:
+        print(await child.receive_some())
+    print(child.teardown.is_certain)
+
+trio.run(main)
+"""
+
+
+def test_the_library_in_a_zip(tmp_path: Path) -> None:
+    package = Path(_process.__file__).parent
+    packed = shutil.make_archive(str(tmp_path / "app"), "zip", package.parent, package.name)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {packed!r})\n{PACKED}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n") == ["b'hi\\n'", "True", ""], done.stderr
 
 
 async def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,13 @@ async def test_a_long_answer_arrives_whole(client, workspaces):
     await together(partial(slowly, "x" * 300_000), partial(at_once, "y" * 4_000_000))
 
 
+async def test_a_home_that_cannot_be_written(client, workspaces, monkeypatch):
+    monkeypatch.setenv("HOME", "/proc")
+    async with open_scripted_model("hello") as model:
+        result = await client.async_run("go", workspaces(), run_cfg=model.run_config())
+    assert result.final_text == "hello"
+
+
 # --- what you send is what the model gets ----------------------------------------------------
 
 PROMPTS = [

@@ -40,7 +40,8 @@ class Warden:
     """A running warden, as a host sees it."""
 
     def __init__(self, *argv: str, python: tuple[str, ...] = (sys.executable,), **how: Any) -> None:
-        options = {"term_grace_s": 0.25, "kill_grace_s": 5.0} | how.pop("options", {})
+        options = {"host": os.getpid(), "term_grace_s": 0.25, "kill_grace_s": 5.0}
+        options |= how.pop("options", {})
         self.lifeline, theirs = socket.socketpair()
         self.lifeline.settimeout(BOUND_S)
         with theirs:
@@ -284,7 +285,7 @@ SCRIPTS = {  # @ is the marker; each ends up with descendants in the background
     "deaf": "trap '' TERM; setsid sh -c 'sleep @ & wait; sleep @' & trap - TERM",
     "stopped": "setsid sleep @ & sleep @ & kill -STOP $!",
     "holds stdout": "sh -c 'sleep @ & wait' &",
-    "nested subreaper": "PYTHON -I -S PROGRAM lifeline=2 -- sh -c 'setsid sleep @ & sleep @' &",
+    "nested subreaper": "PYTHON -I -S PROGRAM host=$$ lifeline=2 -- sh -c 'setsid sleep @ & sleep @' &",
     "fork storm": "PYTHON -I -S -c '$STORM' @ & PYTHON -I -S -c '$STORM' @ &",
 }
 
@@ -322,9 +323,10 @@ def test_nobody_is_left(
 
 
 HOST = """
-import socket, subprocess, sys
+import os, socket, subprocess, sys
 ours, theirs = socket.socketpair()
-words = [f"lifeline={theirs.fileno()}" if word == "LIFELINE" else word for word in sys.argv[1:]]
+options = ["host=" + str(os.getpid()), "lifeline=" + str(theirs.fileno())]
+words = [*sys.argv[1:5], *options, *sys.argv[5:]]
 warden = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)
 theirs.close()
 print(warden.pid, flush=True)
@@ -333,7 +335,7 @@ warden.wait()
 
 
 def by_a_host_that_is_killed(argv: list[str], scratch: Path) -> None:
-    words = [sys.executable, "-I", "-S", str(PROGRAM), "LIFELINE", f"scratch={scratch}"]
+    words = [sys.executable, "-I", "-S", str(PROGRAM), f"scratch={scratch}"]
     words += ["term_grace_s=0.25", "--", *argv]
     host = subprocess.Popen([sys.executable, "-c", HOST, *words], stdout=subprocess.PIPE)
     assert host.stdout is not None
@@ -346,6 +348,58 @@ def by_a_host_that_is_killed(argv: list[str], scratch: Path) -> None:
             host.wait()
         wait_gone(warden)
         assert host.stdout.read() == b""
+
+
+FORKING_HOST = """
+import os, signal, socket, subprocess, sys, threading
+ours, theirs = socket.socketpair()
+options = ["host=" + str(os.getpid()), "lifeline=" + str(theirs.fileno())]
+words = [*sys.argv[1:5], *options, *sys.argv[5:]]
+how = {"pass_fds": [theirs.fileno()], "start_new_session": True, "stdout": subprocess.PIPE}
+wardens = []
+thread = threading.Thread(target=lambda: wardens.append(subprocess.Popen(words, **how)))
+thread.start()
+thread.join()
+theirs.close()
+assert wardens[0].stdout.readline() == b"ready\\n"
+fork = os.fork()
+if fork:
+    print(fork, wardens[0].pid, flush=True)
+signal.pause()
+"""
+
+
+def test_host_is_killed_that_has_forked(marker: str) -> None:
+    """The fork has a copy of the host's end of the lifeline, so there is no end-of-file.
+
+    The thread that started the warden has ended before, which must mean nothing.
+    """
+    words = [sys.executable, "-I", "-S", str(PROGRAM), "--", "sh", "-c"]
+    words += [f"setsid sleep {marker} & echo ready; exec sleep {marker}"]
+    host = subprocess.Popen([sys.executable, "-c", FORKING_HOST, *words], stdout=subprocess.PIPE)
+    assert host.stdout is not None
+    with host.stdout:
+        fork, warden = map(int, host.stdout.readline().split())
+        try:
+            while len(carrying(f"sleep\0{marker}\0")) < 2:
+                time.sleep(0.01)
+            host.kill()
+            host.wait()
+            wait_gone(warden)
+        finally:
+            host.kill()
+            os.kill(fork, signal.SIGKILL)
+            host.wait()
+            wait_gone(fork)
+    assert carrying(marker) == []
+
+
+def test_host_that_died_before_the_warden_looked(launch: Launch, marker: str) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    warden = launch("sleep", marker, options={"host": dead.pid})
+    assert warden.wait() == -signal.SIGTERM
+    assert carrying(marker) == []
 
 
 def test_stopped_processes_get_to_end_by_themselves(launch: Launch, marker: str) -> None:

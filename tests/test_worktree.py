@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from opencode_trio import _worktree
 from opencode_trio._worktree import open_worktree
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.swarm import open_swarm
@@ -170,6 +174,175 @@ async def test_records_that_another_git_is_just_writing(repository: Path) -> Non
             begin(nursery)
         assert not record.exists()
     assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+# --- what a program that was killed has left
+
+
+HOST = """
+import os, shutil, signal, subprocess, sys, time, trio
+from pathlib import Path
+from opencode_trio._worktree import open_worktree
+
+async def main(repository, act):
+    async with open_worktree(repository, print) as tree:
+        os.chdir(tree)
+        exec(act)
+        print(tree, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def program(repository: Path) -> Iterator[Callable[[str], tuple[subprocess.Popen[str], Path]]]:
+    """Start programs that do something in a worktree, and stay."""
+    with ExitStack() as stack:
+
+        def start(act: str) -> tuple[subprocess.Popen[str], Path]:
+            command = [sys.executable, "-c", HOST, str(repository), act]
+            host = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(host.kill)
+            assert host.stdout is not None
+            return host, Path(host.stdout.readline().strip())
+
+        yield start
+
+
+Start = Callable[[str], tuple[subprocess.Popen[str], Path]]
+FORK = """
+if os.fork() == 0:
+    signal.alarm(20)
+    while os.path.exists(tree):
+        time.sleep(0.01)
+    os._exit(0)
+"""
+COMMIT = "subprocess.run(['git', 'commit', '-q', '--allow-empty', '-m', 'work'], check=True)"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "Path('build').write_text('ignored')",
+        "shutil.rmtree(tree)",
+        "shutil.rmtree(Path(tree).parent)",
+        "Path('../index').touch()",
+        FORK,
+    ],
+)
+async def test_a_killed_program_leaves_nothing_to_the_next(
+    repository: Path, program: Start, caplog: pytest.LogCaptureFixture, act: str
+) -> None:
+    host, left = program(act)
+    host.kill()
+    host.wait()
+    assert len(git(repository, "worktree", "list").splitlines()) == 2
+    async with open_worktree(str(repository / "sub"), lambda _: None):
+        assert len(git(repository, "worktree", "list").splitlines()) == 2
+        assert not left.parent.exists()
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    assert list((repository / ".git" / "opencode-trio").iterdir()) == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        ("Path('new').write_text('new')", "changes that are not committed"),
+        ("Path('sub/file').unlink()", "changes that are not committed"),
+        (COMMIT, "new commits"),
+        ("Path('.git').unlink()", "unknown changes"),
+    ],
+)
+async def test_work_of_a_killed_program_stays_and_is_told(
+    repository: Path, program: Start, caplog: pytest.LogCaptureFixture, act: str, words: str
+) -> None:
+    git(repository, "config", "status.showUntrackedFiles", "no")
+    host, left = program(act)
+    host.kill()
+    host.wait()
+    for _ in range(2):  # by each program, until somebody has seen to it
+        caplog.clear()
+        _worktree._searched.clear()
+        async with open_worktree(str(repository), lambda _: None):
+            assert left.is_dir()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert words in caplog.text
+        assert str(left) in caplog.text
+    shutil.rmtree(left.parent)
+    _worktree._searched.clear()
+    async with open_worktree(str(repository), lambda _: None):
+        pass
+    assert list((repository / ".git" / "opencode-trio").iterdir()) == []
+
+
+WARDED_HOST = """
+import os, sys, trio
+from pathlib import Path
+from opencode_trio._keeper import Graces
+from opencode_trio._process import open_child
+from opencode_trio._scratch import make_scratch
+from opencode_trio._worktree import open_worktree
+
+async def main(repository, cwd):
+    how = {"scratch": make_scratch(), "graces": Graces(term_s=0.1, kill_s=0.1)}
+    async with open_worktree(repository, print) as tree:
+        os.chdir(tree)
+        ACT
+        cwd = Path(tree if cwd == "tree" else os.path.join(os.path.dirname(repository), cwd))
+        async with open_child(["sleep", "60"], cwd=cwd, env=os.environ, **how) as child:
+            print(tree, child._process.pid, flush=True)
+            await trio.sleep_forever()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="wardens are Linux's")
+@pytest.mark.parametrize("cwd", ["repository", "repository/sub", "tree"])
+@pytest.mark.parametrize("act", ["", "Path('new').write_text('new')"])
+def test_the_warden_of_a_killed_program_clears_its_worktrees(
+    repository: Path, cwd: str, act: str
+) -> None:
+    program = WARDED_HOST.replace("ACT", act)
+    command = [sys.executable, "-c", program, str(repository), cwd]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        left, warden = host.stdout.readline().split()
+        host.kill()
+    deadline = time.monotonic() + 20
+    while Path("/proc", warden).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert Path(left).exists() is bool(act)
+    assert len(git(repository, "worktree", "list").splitlines()) == (2 if act else 1)
+    if act:
+        shutil.rmtree(Path(left).parent)
+
+
+async def test_worktrees_of_programs_that_live_are_theirs(repository: Path, program: Start) -> None:
+    host, theirs = program("")
+    async with open_worktree(str(repository), lambda _: None):
+        _worktree._searched.clear()
+        async with open_worktree(str(repository), lambda _: None):
+            assert len(git(repository, "worktree", "list").splitlines()) == 4
+            assert (theirs / "sub" / "file").exists()
+    host.kill()
+    host.wait()
+    _worktree._searched.clear()
+    async with open_worktree(str(repository), lambda _: None):
+        assert not theirs.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tree": "@", "commit": ""}'])
+async def test_what_else_lies_where_worktrees_are_noted(
+    repository: Path, tmp_path: Path, text: str
+) -> None:
+    (precious := tmp_path / "precious").mkdir()
+    (note := repository / ".git" / "opencode-trio").mkdir()
+    (note / "x.json").write_text(text.replace("@", str(precious / "not-there")))
+    async with open_worktree(str(repository), lambda _: None):
+        assert precious.exists()
 
 
 async def test_where_there_is_no_repository(tmp_path: Path) -> None:
