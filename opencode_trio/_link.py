@@ -16,6 +16,7 @@ from opencode_trio._bus import Bus, Records
 from opencode_trio._endpoints import Call, get_session, providers
 from opencode_trio._json import text_of
 from opencode_trio._tree import MAX_DEPTH
+from opencode_trio._workspace import path_of
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
 from opencode_trio.events import Event, PermissionAsked, QuestionAsked
@@ -120,7 +121,7 @@ class Link:
             OpenCodeConfigError: it may not.
         """
         if self._check_directory is not None:
-            await trio.to_thread.run_sync(self._check_directory, Path(directory))
+            await trio.to_thread.run_sync(self._check_directory, path_of(directory))
 
     async def warm(self, directory: str) -> None:
         """See that the server has read a directory's providers.

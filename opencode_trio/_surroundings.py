@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 
 import attrs
 
+from opencode_trio._child_env import reach_loopback_directly
 from opencode_trio._command import configuration, settings_environment
 from opencode_trio._host_config import settings_file
 from opencode_trio._isolation import ChildHome, prepare_child_home
@@ -20,6 +21,7 @@ from opencode_trio._json import Json
 from opencode_trio._known_secrets import redactor_of
 from opencode_trio._project_files import check_project, host_files_above
 from opencode_trio._untrusted import git_environment
+from opencode_trio._workspace import sent_name
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 
@@ -79,6 +81,7 @@ def prepare_surroundings(
     )
     settings = settings_environment(run_cfg, {}, cwd=workspace, home=home, without_config=in_file)
     env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
+    env = reach_loopback_directly(env)
     return attrs.evolve(child, env=env, redactor=redactor_of(run_cfg, env, workspace))
 
 
@@ -97,10 +100,10 @@ _CONFIG_VARIABLES = {"OPENCODE_CONFIG_CONTENT", "OPENCODE_CONFIG_DIR"}
 
 
 def _in_file(run_cfg: RunConfig, workspace: Path) -> Json:
-    home = str(Path.home())
+    home = sent_name(Path.home())
     return settings_file(
         configuration(run_cfg, home=home),
-        directory=str(workspace),
+        directory=sent_name(workspace),
         home=home,
         environ=os.environ | dict(run_cfg.extra_env or {}),
     )

@@ -29,3 +29,16 @@ def checked_workspace(workspace: StrPath) -> Path:
         problem = "is not a directory" if path.exists() else "does not exist"
         raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
     return path
+
+
+def sent_name(path: Path) -> str:
+    """Return a path as opencode is told it in JSON or in a URL: read as UTF-8, whatever the locale.
+
+    Python reads names of files in the encoding of the locale, opencode always in UTF-8.
+    """
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def path_of(name: str) -> Path:
+    """Return the path that opencode calls by this name; the inverse of `sent_name`."""
+    return Path(os.fsdecode(name.encode("utf-8", "surrogateescape")))

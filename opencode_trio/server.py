@@ -26,7 +26,7 @@ from opencode_trio._rulebook import Rulebook
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
-from opencode_trio._workspace import StrPath, checked_workspace
+from opencode_trio._workspace import StrPath, checked_workspace, sent_name
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
@@ -295,7 +295,7 @@ class OpenCodeServer:
         place = self._workspace if workspace is None else workspace
         if place is None:
             raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
-        directory = str(checked_workspace(place)) if self._is_ours else str(place)
+        directory = sent_name(checked_workspace(place)) if self._is_ours else str(place)
         await self._link.check(directory)
         return directory
 
