@@ -26,6 +26,7 @@ from opencode_trio._rulebook import Rulebook
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope, merged
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
+from opencode_trio._trio_run import require_trio
 from opencode_trio._workspace import StrPath, checked_workspace, sent_name
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
@@ -396,6 +397,7 @@ async def connect_server(
 
     **Cancellation**: ends the connections.
     """
+    require_trio()
     # Imported here, because to import httpx costs as much as to import trio.
     from opencode_trio._http import open_api  # noqa: PLC0415
 
