@@ -13,6 +13,7 @@ import trio
 from opencode_trio._activity import Activity
 from opencode_trio._budget import Budget, Excess, Meter, Spending
 from opencode_trio._task import AgentTask
+from opencode_trio._trio_run import TrioRun
 from opencode_trio._typevars import ValueT_co
 from opencode_trio.errors import OpenCodeCancelledError, OpenCodeError
 from opencode_trio.events import Event
@@ -106,6 +107,7 @@ class Agent(Generic[ValueT_co]):
         """Whether anything may have been sent that should not be sent twice."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """What it runs in."""
+        self._run = TrioRun(of="this agent")
         self._changed = changed
         self._keep_events = keep_events
         self._status: AgentStatus = "waiting"
@@ -144,6 +146,7 @@ class Agent(Generic[ValueT_co]):
 
     def cancel(self) -> None:
         """Cancel it: its turn is aborted.  Of no effect when it is over."""
+        self._run.check()
         self.scope.cancel()
 
     async def wait(self) -> Outcome[ValueT_co]:
@@ -151,6 +154,7 @@ class Agent(Generic[ValueT_co]):
 
         **Cancellation**: harmless to the agent.
         """
+        self._run.check()
         await self._over.wait()
         # If its failure has cancelled us, too, that comes first.
         await trio.lowlevel.checkpoint()

@@ -67,6 +67,9 @@ class _Level:
     limits: Sequence[tuple[str, float]]
     soft: float
     spent: Spending = attrs.field(factory=Spending)
+    run: object = None
+    """The `trio.run` whose agents it can stop now."""
+    users: int = 0
     watchers: list[Callable[[Excess], None]] = attrs.field(factory=list[Callable[[Excess], None]])
 
     def excess(self) -> Excess | None:
@@ -148,6 +151,29 @@ class Budget:
             level.spent += more
         for level in self._levels:
             level.tell()
+
+    @contextmanager
+    def used_in(self, run: object) -> Generator[None]:
+        """Let agents of one `trio.run` spend it, and no others: those it could not stop.
+
+        Raises:
+            RuntimeError: agents of another one do, of this budget or one around it.
+        """
+        if any(level.run not in {None, run} for level in self._levels):
+            raise RuntimeError(
+                "a budget around this swarm is in use in another trio.run(), and cannot stop "
+                "agents of both: give each trio.run() a budget of its own, and start this one in a "
+                "new contextvars.Context()"
+            )
+        for level in self._levels:
+            level.run = run
+            level.users += 1
+        try:
+            yield
+        finally:
+            for level in self._levels:
+                level.users -= 1
+                level.run = run if level.users else None
 
     @contextmanager
     def watched(self, watcher: Callable[[Excess], None]) -> Generator[None]:

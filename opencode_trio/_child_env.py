@@ -63,6 +63,36 @@ _DEFAULTS = {
 }
 
 
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
+
+# Bun looks for `[::1]` in the list, other programs for `::1`.
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+def reach_loopback_directly(env: Mapping[str, str]) -> dict[str, str]:
+    """Keep requests to this machine off the proxies of an environment.
+
+    No proxy can reach a provider or an MCP server on the loopback interface of this machine.  What
+    ``NO_PROXY`` already says is kept.  Both spellings are set: Bun, curl and Python prefer the
+    lower-case one, Go the other.
+    """
+    if not any(value and name.upper() in _PROXIES for name, value in env.items()):
+        return dict(env)
+    lower, upper = env.get("no_proxy", ""), env.get("NO_PROXY", "")
+    return {
+        **env,
+        "no_proxy": _with_loopback(lower or upper),
+        "NO_PROXY": _with_loopback(upper or lower),
+    }
+
+
+def _with_loopback(no_proxy: str) -> str:
+    listed = [host.strip() for host in no_proxy.split(",")]
+    if "*" in listed:  # which stands for all hosts, but for curl only when it is alone
+        return no_proxy
+    return ",".join(filter(None, [no_proxy, *(host for host in _LOOPBACK if host not in listed)]))
+
+
 def child_environment(
     base_env: Mapping[str, str],
     *,

@@ -116,6 +116,10 @@ class Course:
             return self._result
         return self._result_of(self._live.fold)
 
+    def check_run(self) -> None:
+        """Check that the caller is in the turn's `trio.run`; see `Link.check_run`."""
+        self._link.check_run()
+
     async def wait_told(self) -> None:
         """Wait for the end, and raise what failed the turn."""
         await self._told.wait()

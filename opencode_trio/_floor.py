@@ -75,6 +75,7 @@ class Floor:
         Raises:
             OpenCodeConfigError: it is the caller who has it.
         """
+        self._stored.link.check_run()
         me = trio.lowlevel.current_task()
         inside = self._course is not None and me in self._course.desk.handler_tasks
         if me is self._holder or inside:
@@ -141,6 +142,7 @@ class Floor:
         Raises:
             OpenCodeServerError: the server did not answer.
         """
+        self._stored.link.check_run()
         if self._preparing is not None:
             self._preparing.cancel()
             await trio.lowlevel.checkpoint()

@@ -16,6 +16,8 @@ from opencode_trio._bus import Bus, Records
 from opencode_trio._endpoints import Call, get_session, providers
 from opencode_trio._json import text_of
 from opencode_trio._tree import MAX_DEPTH
+from opencode_trio._trio_run import TrioRun
+from opencode_trio._workspace import path_of
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
 from opencode_trio.events import Event, PermissionAsked, QuestionAsked
@@ -85,6 +87,7 @@ class Link:
         self._check_directory = check_directory
         self._log_tail = log_tail
         self._tasks = tasks
+        self._run = TrioRun(of="this server")
         self._warm: dict[str, _Warming] = {}
         self.bus.on_stray(self._adopt)
 
@@ -95,6 +98,7 @@ class Link:
             OpenCodeServerError: no answer, or an error.  Of a server that has ended, the way it
                 ended.
         """
+        self.check_run()
         call = call if directory is None else call.inside(directory)
         patient_until = trio.current_time() + PATIENCE_S
         pauses = iter(PAUSES_S if call.method == "GET" or call.does_no_harm_twice else ())
@@ -113,14 +117,23 @@ class Link:
                     raise
             await trio.sleep(pause)
 
+    def check_run(self) -> None:
+        """Check that the caller is in the `trio.run` that opened the server.
+
+        Raises:
+            RuntimeError: the caller is in another one.
+        """
+        self._run.check()
+
     async def check(self, directory: str) -> None:
         """See that opencode may be let into a directory, as far as that is ours to say.
 
         Raises:
             OpenCodeConfigError: it may not.
         """
+        self.check_run()
         if self._check_directory is not None:
-            await trio.to_thread.run_sync(self._check_directory, Path(directory))
+            await trio.to_thread.run_sync(self._check_directory, path_of(directory))
 
     async def warm(self, directory: str) -> None:
         """See that the server has read a directory's providers.
@@ -135,6 +148,7 @@ class Link:
 
         **Cancellation**: harmless.
         """
+        self.check_run()
         if self.failure is not None:
             raise self.fallen()
         warming = self._warm.get(directory)

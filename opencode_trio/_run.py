@@ -23,6 +23,7 @@ from opencode_trio._redact import NOTHING_KNOWN, Redactor
 from opencode_trio._run_end import AGENT_FALLBACK, end_of_run, failure_of_run, plain
 from opencode_trio._run_wire import parse_event_line, run_event
 from opencode_trio._scratch import shortage
+from opencode_trio._trio_run import TrioRun
 from opencode_trio._turn import OVER, StopReason
 from opencode_trio.errors import (
     OpenCodeError,
@@ -64,6 +65,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
     """
 
     def __init__(self, child: Child, plan: RunPlan, log: EventLog | None) -> None:
+        self._run = TrioRun(of="this run of an agent")
         self._child = child
         self._plan = plan
         self._log = log
@@ -108,6 +110,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
 
         **Cancellation**: loses no event.
         """
+        self._run.check()
         if self._is_closed:
             raise trio.ClosedResourceError
         if self._ready:
@@ -118,6 +121,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
 
     async def aclose(self) -> None:
         """Begin to end the run; leaving its block waits for that."""
+        self._run.check()
         self._is_closed = True
         self._child.let_go()
         await trio.lowlevel.checkpoint()

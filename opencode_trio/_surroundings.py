@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 
 import attrs
 
+from opencode_trio._child_env import reach_loopback_directly
 from opencode_trio._command import configuration, settings_environment
 from opencode_trio._host_config import settings_file
 from opencode_trio._isolation import ChildHome, home_of, host_environment, prepare_child_home
@@ -21,6 +22,7 @@ from opencode_trio._known_secrets import redactor_of
 from opencode_trio._project_files import check_project, host_files_above
 from opencode_trio._scratch import no_temporary
 from opencode_trio._untrusted import git_environment
+from opencode_trio._workspace import sent_name
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 
@@ -76,7 +78,7 @@ def prepare_surroundings(
             inherit_user_config=run_cfg.inherit_user_config,
             isolate_db=isolate_db,
             data_home=data_home,
-            settings=_in_file(run_cfg, workspace, home) if in_file else None,
+            settings=_in_file(run_cfg, workspace, sent_name(Path(home))) if in_file else None,
             starts_elsewhere=run_cfg.untrusted,
         )
     except OSError as exc:
@@ -90,6 +92,7 @@ def prepare_surroundings(
     )
     env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
     _warn_of_shell(env.get("SHELL", ""))
+    env = reach_loopback_directly(env)
     return attrs.evolve(child, env=env, redactor=redactor_of(run_cfg, env, workspace))
 
 
@@ -110,7 +113,7 @@ _CONFIG_VARIABLES = {"OPENCODE_CONFIG_CONTENT", "OPENCODE_CONFIG_DIR"}
 def _in_file(run_cfg: RunConfig, workspace: Path, home: str) -> Json:
     return settings_file(
         configuration(run_cfg, home=home),
-        directory=str(workspace),
+        directory=sent_name(workspace),
         home=home,
         environ=os.environ | dict(run_cfg.extra_env or {}),
     )

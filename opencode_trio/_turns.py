@@ -50,6 +50,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
 
         **Cancellation**: loses no event.
         """
+        self._course.check_run()
         try:
             return await self._course.mailbox.take()
         except trio.EndOfChannel:
@@ -64,6 +65,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
 
         **Cancellation**: harmless; leaving the turn's block is what aborts it.
         """
+        self._course.check_run()
         await self._course.wait_told()
         return self.result
 
@@ -78,9 +80,11 @@ class Turn(trio.abc.ReceiveChannel[Event]):
             OpenCodeConfigError: this is no possible answer; the request still waits.
             KeyError: it does not wait for an answer (any more).
         """
+        self._course.check_run()
         await self._course.desk.answer(ask.request_id, answer)
 
     async def aclose(self) -> None:
         """Read no more events.  Leaving the turn's block ends it."""
+        self._course.check_run()
         self._course.mailbox.close()
         await trio.lowlevel.checkpoint()

@@ -11,6 +11,7 @@ import trio
 
 from opencode_trio._agent import OVER, Agent, AgentStatus
 from opencode_trio._budget import Spending
+from opencode_trio._trio_run import TrioRun
 
 PAUSES_PER_LOOK = 10
 """How much longer than a look at all agents the pause to the next one is, at least."""
@@ -85,6 +86,11 @@ class Bell:
         self.rings: int = 0
         self.is_closed: bool = False
         self._watchers = trio.lowlevel.ParkingLot()
+        self._run = TrioRun(of="this swarm")
+
+    def check_run(self) -> None:
+        """Check that the caller is in its `trio.run`; see `TrioRun.check`."""
+        self._run.check()
 
     def ring(self) -> None:
         """Say that there is something new."""
@@ -98,6 +104,7 @@ class Bell:
 
     async def wait(self, heard: int) -> None:
         """Wait until it has rung more often than `heard`, or is closed."""
+        self._run.check()
         while self.rings == heard and not self.is_closed:
             await self._watchers.park()
 

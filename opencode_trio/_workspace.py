@@ -30,7 +30,7 @@ def checked_workspace(workspace: StrPath) -> Path:
     if not is_directory:
         problem = "is not a directory" if path.exists() else "does not exist"
         raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
-    check_name(str(path))
+    check_name(sent_name(path))
     return path
 
 
@@ -43,7 +43,7 @@ def check_name(directory: str) -> None:
     Raises:
         OpenCodeConfigError: it does not.
     """
-    if not directory.isprintable() and any(0xD800 <= ord(c) <= 0xDFFF for c in directory):
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in directory):
         problem = "is not UTF-8"
     elif "\\" in directory:
         problem = "has a backslash, which opencode takes for a slash"
@@ -55,3 +55,16 @@ def check_name(directory: str) -> None:
         f"workspace: the name of {directory!r} {problem}: it would work in another directory. "
         "Rename it, or give a copy or a bind mount under another name"
     )
+
+
+def sent_name(path: Path) -> str:
+    """Return a path as opencode is told it in JSON or in a URL: read as UTF-8, whatever the locale.
+
+    Python reads names of files in the encoding of the locale, opencode always in UTF-8.
+    """
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def path_of(name: str) -> Path:
+    """Return the path that opencode calls by this name; the inverse of `sent_name`."""
+    return Path(os.fsdecode(name.encode("utf-8", "surrogateescape")))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
@@ -22,6 +23,7 @@ from opencode_trio._run import Run, RunPlan, open_run
 from opencode_trio._scratch import is_short_of_space, unusable
 from opencode_trio._surroundings import prepare_surroundings
 from opencode_trio._timeout import time_limit
+from opencode_trio._trio_run import require_trio
 from opencode_trio._untrusted import SINCE as UNTRUSTED_SINCE
 from opencode_trio._workspace import PATHS_FAIL_WITH, StrPath, checked_workspace
 from opencode_trio.config import RunConfig, validate_config_for_run
@@ -46,12 +48,30 @@ SQLITE_CRASHES = (
 """What stderr says, in lower case, when opencode crashed because others opened the database too."""
 
 
+@attrs.frozen
+class _Waits:
+    """What tasks of one client wait for.  Such things of trio work in one `trio.run` only."""
+
+    starting: trio.Semaphore
+    """Held by a child that is opening a database that others use, too."""
+    probing: trio.Lock = attrs.field(factory=trio.Lock)
+    """Held while opencode is asked for its version: sixteen first runs ask once."""
+
+
+_Clients: TypeAlias = weakref.WeakKeyDictionary[object, _Waits]
+_clients = trio.lowlevel.RunVar[_Clients | None]("opencode_trio_clients", default=None)
+
+
 class AsyncOpenCodeClient:
     """Runs agents.  One client serves any number of tasks at once.
 
+    Several threads may share it, each with a `trio.run` of its own.  What it opened belongs to the
+    thread that opened it.
+
     Args:
         binary: opencode's name on ``PATH``, or its path.
-        startup_concurrency: how many children that share a database may start at once.
+        startup_concurrency: how many children that share a database may start at once, in each
+            `trio.run`.
         startup_delay_s: how many seconds each of those keeps its place, so that opencode has
             opened the database before the next one does.  Children with a database of their own
             are not held up.
@@ -72,8 +92,7 @@ class AsyncOpenCodeClient:
         self.binary = binary
         self._isolate_db = isolate_db
         self._startup_delay_s = startup_delay_s
-        self._starting = trio.Semaphore(startup_concurrency)
-        self._probing = trio.Lock()
+        self._startup_concurrency = startup_concurrency
 
     def resolved_binary(self) -> str:
         """Return the path of the executable.
@@ -130,6 +149,7 @@ class AsyncOpenCodeClient:
         **Cancellation**: ends the agent and everything it started before it lets go, in at most
         the time of `opencode_trio.Graces`.
         """
+        require_trio()
         check_delay("retry_delay_s", retry_delay_s)
         if max_retries < 0:
             raise OpenCodeConfigError(f"max_retries: at least 0, not {max_retries}")
@@ -175,6 +195,7 @@ class AsyncOpenCodeClient:
 
         **Cancellation**: as in `async_run`.
         """
+        require_trio()
         run: Run | None = None
         with (
             time_limit(timeout_s, partial=lambda: run.result if run else None),
@@ -211,6 +232,7 @@ class AsyncOpenCodeClient:
 
         **Cancellation**: ends the server and everything it started before it lets go.
         """
+        require_trio()
         # Imported when first needed: runs alone do without the modules of a server.
         from opencode_trio._serve import ServePlan  # noqa: PLC0415
         from opencode_trio.server import open_server  # noqa: PLC0415
@@ -242,7 +264,7 @@ class AsyncOpenCodeClient:
         binary = await self._checked_binary(cfg)
         shares_database = data_home is not None or not self._isolate_db
         async with AsyncExitStack() as stack:
-            async with self._starting if shares_database else nullcontext():
+            async with self._waits.starting if shares_database else nullcontext():
                 # `open_run` owns the scratch directory, and no checkpoint stands between.
                 home = await trio.to_thread.run_sync(self._surroundings, cfg, directory, data_home)
                 plan = RunPlan(
@@ -258,6 +280,13 @@ class AsyncOpenCodeClient:
                 await trio.sleep(self._startup_delay_s if shares_database else 0)
             yield run
 
+    @property
+    def _waits(self) -> _Waits:
+        clients = _clients.get()
+        if clients is None:
+            _clients.set(clients := weakref.WeakKeyDictionary())
+        return clients.setdefault(self, _Waits(trio.Semaphore(self._startup_concurrency)))
+
     def _surroundings(
         self, cfg: RunConfig, workspace: Path, data_home: StrPath | None
     ) -> ChildHome:
@@ -269,7 +298,7 @@ class AsyncOpenCodeClient:
 
     async def _checked_binary(self, cfg: RunConfig) -> str:
         binary = self.resolved_binary()
-        async with self._probing:  # sixteen first runs ask once
+        async with self._waits.probing:
             version = await probe_version(binary)
         if cfg.untrusted:
             check_release(version, at_least=UNTRUSTED_SINCE, needed_for="RunConfig.untrusted")

@@ -20,6 +20,7 @@ from opencode_trio._background import open_background
 from opencode_trio._budget import Budget
 from opencode_trio._human import answer_of, ask, question_of
 from opencode_trio._lines_view import LinesView
+from opencode_trio._trio_run import current_run
 from opencode_trio._updates import SwarmSnapshot, Updates
 from opencode_trio.asks import PermissionAnswer, PermissionRequest, Reject
 from opencode_trio.swarm import Swarm
@@ -115,6 +116,7 @@ class _Display:
     view: View
     out: TextIO
     every_s: float
+    run_in: object = attrs.field(factory=current_run)
     over: trio.Event = attrs.field(factory=trio.Event)
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
@@ -179,10 +181,11 @@ async def ask_in_terminal(request: PermissionRequest) -> PermissionAnswer:
 
     **Cancellation**: withdraws the question.
     """
-    if not _displays or not sys.stdin.isatty():
+    here = [display for display in _displays if display.run_in is current_run()]
+    if not here or not sys.stdin.isatty():
         await trio.lowlevel.checkpoint()
         return Reject("nobody is there to ask")
-    return await _displays[-1].ask(request)
+    return await here[-1].ask(request)
 
 
 def is_terminal(file: TextIO) -> bool:

@@ -26,7 +26,8 @@ from opencode_trio._rulebook import Rulebook
 from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
-from opencode_trio._workspace import StrPath, check_name, checked_workspace
+from opencode_trio._trio_run import require_trio
+from opencode_trio._workspace import StrPath, check_name, checked_workspace, sent_name
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
@@ -297,7 +298,7 @@ class OpenCodeServer:
         place = self._workspace if workspace is None else workspace
         if place is None:
             raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
-        directory = str(checked_workspace(place)) if self._is_ours else str(place)
+        directory = sent_name(checked_workspace(place)) if self._is_ours else str(place)
         check_name(directory)
         await self._link.check(directory)
         return directory
@@ -399,6 +400,7 @@ async def connect_server(
 
     **Cancellation**: ends the connections.
     """
+    require_trio()
     # Imported here, because to import httpx costs as much as to import trio.
     from opencode_trio._http import open_api  # noqa: PLC0415
 

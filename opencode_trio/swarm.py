@@ -17,6 +17,7 @@ from opencode_trio._runner import Common, Runner, provider_of
 from opencode_trio._structured import OutputKind
 from opencode_trio._task import AgentOptions, AgentTask, Work
 from opencode_trio._together import Together, task_of
+from opencode_trio._trio_run import current_run, require_trio
 from opencode_trio._turnstile import Ticket, Turnstile
 from opencode_trio._typevars import AnswerT, ArgsT, ValueT
 from opencode_trio._updates import Bell, SwarmSnapshot, Updates, snapshot_of
@@ -145,6 +146,7 @@ class Swarm(Together):
 
     def start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
         """Start an agent whose failure may be no failure of the swarm."""
+        self.bell.check_run()
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)
 
@@ -238,6 +240,7 @@ async def open_swarm(
 
     **Cancellation**: aborts all agents, and waits until they have stopped.
     """
+    require_trio()
     if on_failure not in {"cancel", "collect"}:
         raise OpenCodeConfigError(f"on_failure: expected cancel or collect, got {on_failure!r}")
     common = Common(
@@ -254,7 +257,10 @@ async def open_swarm(
     async with open_pool(source) as pool:
         if workspace is not None:
             pool.directory(workspace)
-        with limit_spending(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft) as budget:
+        with (
+            limit_spending(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft) as budget,
+            budget.used_in(current_run()),
+        ):
             try:
                 async with trio.open_nursery() as nursery:
                     swarm = Swarm(

@@ -29,9 +29,9 @@ def answer(request: ModelRequest) -> str:
     return "All good."
 
 
-@pytest.mark.opencode
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
-async def test_block_runs(block: Block, opencode_binary: str, tmp_path: Path) -> None:
+async def run_as_reader(
+    command: list[str | Path], opencode_binary: str, tmp_path: Path, stdin: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     project, home, path = (tmp_path / name for name in ("project", "home", "bin"))
     for directory in (project, home / ".config/opencode", path):
         directory.mkdir(parents=True)
@@ -40,16 +40,35 @@ async def test_block_runs(block: Block, opencode_binary: str, tmp_path: Path) ->
         (provider,) = model.opencode_config["provider"].values()
         config = {"provider": {"provider": provider}, "enabled_providers": ["provider"]}
         (home / ".config/opencode/opencode.json").write_text(json.dumps(config))
-        done = await trio.run_process(
-            [sys.executable, "-W", "error", block.write(tmp_path)],
+        return await trio.run_process(
+            [sys.executable, "-W", "error", *command],
+            stdin=stdin.encode(),
             cwd=project,
             env=os.environ | {"HOME": str(home), "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"},
             capture_stdout=True,
             capture_stderr=True,
             check=False,
         )
+
+
+@pytest.mark.opencode
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+async def test_block_runs(block: Block, opencode_binary: str, tmp_path: Path) -> None:
+    done = await run_as_reader([block.write(tmp_path)], opencode_binary, tmp_path)
     output = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode == 0, f"{block} ended with {done.returncode}:\n{output}"
+
+
+@pytest.mark.opencode
+async def test_what_is_typed_into_the_repl_works(opencode_binary: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs/repl.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```pycon\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = shown.splitlines()
+    typed = [line.removeprefix(">>> ") for line in lines if line.startswith(">>> ")]
+    answers = [line for line in lines if not line.startswith(">>> ")]
+    done = await run_as_reader(["-m", "trio"], opencode_binary, tmp_path, "\n".join(typed) + "\n")
+    said = [line for line in done.stdout.decode().replace(">>> ", "").splitlines() if line]
+    assert (said, len(answers)) == (answers, 2), done.stderr.decode()
 
 
 def test_blocks_are_found() -> None:

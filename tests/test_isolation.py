@@ -21,7 +21,7 @@ import attrs
 import pytest
 
 from opencode_trio import _isolation, _scratch
-from opencode_trio._child_env import RUN_MARKER, child_environment
+from opencode_trio._child_env import RUN_MARKER, child_environment, reach_loopback_directly
 from opencode_trio._host_config import (
     expand_home,
     parse_config,
@@ -231,6 +231,36 @@ def test_defaults_are_for_isolated_children_and_yield_to_the_host() -> None:
     assert inherited({}) == {}
     host = {"OPENCODE_DISABLE_SHARE": "0"}
     assert isolated(host) == defaults | host
+
+
+LOOPBACK = "127.0.0.1,localhost,::1,[::1]"
+
+
+@pytest.mark.parametrize(
+    ("given", "no_proxy", "upper"),
+    [
+        ({}, None, None),
+        ({"NO_PROXY": "corp.example"}, None, "corp.example"),
+        ({"HTTP_PROXY": ""}, None, None),
+        ({"HTTP_PROXY": "p"}, LOOPBACK, LOOPBACK),
+        ({"https_proxy": "p"}, LOOPBACK, LOOPBACK),
+        ({"ALL_PROXY": "p"}, LOOPBACK, LOOPBACK),
+        ({"HTTP_PROXY": "p", "NO_PROXY": "a, b"}, f"a, b,{LOOPBACK}", f"a, b,{LOOPBACK}"),
+        ({"HTTP_PROXY": "p", "no_proxy": "a", "NO_PROXY": "b"}, f"a,{LOOPBACK}", f"b,{LOOPBACK}"),
+        (
+            {"HTTP_PROXY": "p", "NO_PROXY": "::1 ,localhost"},
+            "::1 ,localhost,127.0.0.1,[::1]",
+            "::1 ,localhost,127.0.0.1,[::1]",
+        ),
+        ({"HTTP_PROXY": "p", "NO_PROXY": "*"}, "*", "*"),
+    ],
+)
+def test_loopback_is_reached_without_a_proxy(
+    given: dict[str, str], no_proxy: str | None, upper: str | None
+) -> None:
+    env = reach_loopback_directly(given)
+    assert (env.get("no_proxy"), env.get("NO_PROXY")) == (no_proxy, upper)
+    assert env == given | {k: v for k, v in env.items() if k.upper() == "NO_PROXY"}
 
 
 # --- links and their removal -----------------------------------------------------------------

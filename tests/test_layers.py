@@ -27,7 +27,7 @@ core       _checks _child_env _command _endpoints _host_config _ids _rules _sche
 core       _redact _typevars _untrusted
 processes  _background _binary _claims _eventlog _files _group _isolation _keeper _known_secrets _output
 processes  _process _project_files _run _scratch
-processes  _surroundings _timeout _warden _warden_host _workspace _worktree
+processes  _surroundings _timeout _trio_run _warden _warden_host _workspace _worktree
 server     _bus _http _link _serve
 session    _answering _ask_desk _course _exchange _floor _mailbox _opener _options _rulebook
 session    _stored _turns _work server session

@@ -338,3 +338,19 @@ async def test_cancelled_at_any_moment_no_child_is_left(client, workspaces):
             await model.wait_until_quiet()
     children = [p for p in processes() if p.parent == os.getpid()]
     assert not children
+
+
+# --- on other people's machines -------------------------------------------------------------------
+
+
+async def test_a_provider_on_this_machine_is_not_asked_through_a_proxy(
+    client, workspaces, monkeypatch
+):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with open_scripted_model("hi") as model:
+        cfg = model.run_config()
+        result = await client.async_run("go", workspaces(), run_cfg=cfg, timeout_s=60)
+    assert result.final_text == "hi"

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -890,3 +891,35 @@ async def test_the_diff_of_a_turn_and_of_a_session(opencode_binary: str, tmp_pat
             assert "-one\n+three\n" in whole[-1]["patch"]
             await session.revert(turns[2])
             assert [change["file"] for change in await session.diff()] == ["a.txt", "b.txt"]
+
+
+SESSION_IN = """
+import sys, trio
+from opencode_trio import AsyncOpenCodeClient, OpenCodeSession
+from opencode_trio.testing import open_scripted_model
+
+async def main(binary, workspace):
+    assert sys.getfilesystemencoding() == "ascii"
+    client = AsyncOpenCodeClient(binary)
+    async with open_scripted_model("hi") as model:
+        async with OpenCodeSession(client, workspace, run_cfg=model.run_config()) as session:
+            print((await session.send("go")).final_text)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+def test_a_session_works_where_the_locale_cannot_write_its_workspace(
+    opencode_binary: str, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "café"
+    workspace.mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", SESSION_IN, opencode_binary, workspace],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.stdout, ran.returncode) == ("hi\n", 0), ran.stderr

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import trio
 
+from opencode_trio._trio_run import require_trio
 from opencode_trio.config import RunConfig, deep_merge
 
 from ._asgi import ScriptedApp, logger
@@ -187,6 +188,7 @@ async def open_scripted_model(
     on Linux; elsewhere, until that client goes on or goes.) The model goes on answering until the
     block is left, so that programs in it can say goodbye.
     """
+    require_trio()
     ledger = Ledger(TITLE_MODEL_ID)
     models = (model_id, *other_models)
     app = ScriptedApp(ledger, compile_script(script), title, (*models, TITLE_MODEL_ID))
