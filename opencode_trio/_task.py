@@ -84,11 +84,12 @@ class AgentTask(Generic[ValueT_co]):
         if self.output is not None and not isinstance(self.work, str):
             raise OpenCodeConfigError("output: goes with a prompt; a function asks as it likes")
 
-    async def do(self, session: Session) -> Any:
-        """Do it; return what came of it."""
-        if isinstance(self.work, str):
-            return await session.send(self.work, output=self.output)
-        return await self.work(session, *self.args)
+
+async def do(task: AgentTask, session: Session) -> Any:
+    """Do a task; return what came of it."""
+    if isinstance(task.work, str):
+        return await session.send(task.work, output=task.output)
+    return await task.work(session, *task.args)
 
 
 def is_task(value: object) -> TypeGuard[AgentTask]:

@@ -32,7 +32,7 @@ from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult
-from opencode_trio.session import Session, SessionPlan
+from opencode_trio.session import ServerSession, Session, SessionPlan
 
 TITLE = "opencode-trio"
 """With a title opencode does not ask a model to invent one, a request that nobody would see."""
@@ -243,7 +243,7 @@ class OpenCodeServer:
                 on_event=on_event,
             ),
         )
-        session = Session(plan)
+        session = ServerSession(plan)
         self._counts.sessions += 1
         self._counts.open_sessions += 1
         self._counts.directories.add(session.directory)
