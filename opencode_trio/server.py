@@ -113,6 +113,11 @@ class OpenCodeServer:
         return self._link.url
 
     @property
+    def password(self) -> str | None:
+        """The password it wants, for other clients of it; the user is ``opencode``."""
+        return self._link.password
+
+    @property
     def pid(self) -> int | None:
         """Its process; ``None`` if somebody else runs it."""
         return self._link.pid
@@ -411,7 +416,7 @@ async def connect_server(
         ) as api,
         open_background() as tasks,
     ):
-        link = Link(api, url=url, tasks=tasks)
+        link = Link(api, url=url, password=password, tasks=tasks)
         version = None
         with trio.move_on_after(CONNECT_S) as limit:
             version = await check_health(link)
