@@ -193,8 +193,9 @@ def typing(session: nox.Session) -> None:
 @nox.session(reuse_venv=True)
 def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build; a warning is an error."""
-    session.install("-q", "-e", EVERYTHING, *group("docs"))
+    session.install("-q", "-e", EVERYTHING, *group("docs"), *group("test"))
     session.run("sphinx-build", "-W", "-n", "--keep-going", "docs", "docs/_build", *session.posargs)
+    session.run("pytest", "tests/test_reference.py")
 
 
 SDIST_TESTS = ["config", "docs", "import", "layers", "lines", "release", "results", "wire"]

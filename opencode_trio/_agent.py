@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from opencode_trio._activity import Activity
-from opencode_trio._budget import Budget, Excess, Meter, Spending
+from opencode_trio._budget import Account, Budget, Excess, Meter, Spending
 from opencode_trio._task import AgentTask
 from opencode_trio._trio_run import TrioRun
 from opencode_trio._typevars import ValueT_co
@@ -65,62 +65,34 @@ class Agent(Generic[ValueT_co]):
     """An agent of a swarm, from `Swarm.start_soon`.
 
     Generic over its value: the `RunResult` of a prompt, or what its function returns.
-
-    Args:
-        number: which of the swarm's it is, from 1.
-        task: what it shall do.
-        budget: the swarm's.
-        changed: called when there is something new to show.
-        keep_events: whether its results keep their wire records.
     """
 
-    def __init__(
-        self,
-        number: int,
-        task: AgentTask[ValueT_co],
-        *,
-        budget: Budget,
-        changed: Callable[[], None],
-        keep_events: bool = False,
-    ) -> None:
-        self.number = number
-        self.task = task
+    def __init__(self, number: int, task: AgentTask[ValueT_co], budget: Budget) -> None:
+        self.number: int = number
+        """Which of the swarm's agents it is, counted from 1."""
+        self.task: AgentTask[ValueT_co] = task
+        """What it does."""
         self.name: str = task.name or f"agent {number}"
         """What it is called."""
-        self.budget: Budget = Budget(
-            max_cost_usd=task.max_cost_usd, max_tokens=task.max_tokens, parent=budget
-        )
+        self.budget: Budget = budget
         """What it may spend, within its swarm's."""
         self.session_id: str | None = None
         """Its session, once it has one."""
         self.outcome: Outcome[ValueT_co] | None = None
         """What came of it, once it is over."""
-        self.activity: Activity = Activity()
-        """What it is doing."""
         self.diff: str | None = None
         """What it changed in its worktree."""
         self.attempts: int = 0
         """How often it was begun."""
-        self.has_server: bool = False
-        """Whether it got a server in this attempt."""
-        self.is_touched: bool = False
-        """Whether anything may have been sent that should not be sent twice."""
-        self.scope: trio.CancelScope = trio.CancelScope()
-        """What it runs in."""
+        self._scope = trio.CancelScope()
         self._run = TrioRun(of="this agent")
-        self._changed = changed
-        self._keep_events = keep_events
         self._status: AgentStatus = "waiting"
-        self._meter = Meter(self.budget.charge)
-        self._excess: Excess | None = None
         self._partial: RunResult | None = None
         self._began = math.inf
         self._over = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r}, {self._status}>"
-
-    # --- for the user -----------------------------------------------------------------------
 
     @property
     def status(self) -> AgentStatus:
@@ -147,7 +119,7 @@ class Agent(Generic[ValueT_co]):
     def cancel(self) -> None:
         """Cancel it: its turn is aborted.  Of no effect when it is over."""
         self._run.check()
-        self.scope.cancel()
+        self._scope.cancel()
 
     async def wait(self) -> Outcome[ValueT_co]:
         """Wait until it is over; return what came of it.
@@ -177,7 +149,44 @@ class Agent(Generic[ValueT_co]):
         """
         return (await self.wait()).unwrap()
 
-    # --- for the swarm ----------------------------------------------------------------------
+
+class LiveAgent(Agent[ValueT_co]):
+    """An agent as its swarm has it: told what happens to it.
+
+    Args:
+        number: which of the swarm's it is, from 1.
+        task: what it should do.
+        account: the swarm's.
+        changed: called when there is something new to show.
+        keep_events: whether its results keep their wire records.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        task: AgentTask[ValueT_co],
+        *,
+        account: Account,
+        changed: Callable[[], None],
+        keep_events: bool = False,
+    ) -> None:
+        self.account: Account = Account(
+            max_cost_usd=task.max_cost_usd, max_tokens=task.max_tokens, parent=account
+        )
+        """Its budget."""
+        super().__init__(number, task, self.account)
+        self.scope: trio.CancelScope = self._scope
+        """What it runs in."""
+        self.activity: Activity = Activity()
+        """What it is doing."""
+        self.has_server: bool = False
+        """Whether it got a server in this attempt."""
+        self.is_touched: bool = False
+        """Whether anything may have been sent that should not be sent twice."""
+        self._changed = changed
+        self._keep_events = keep_events
+        self._meter = Meter(self.account.charge)
+        self._excess: Excess | None = None
 
     def begin(self) -> None:
         """Know that it is its turn."""
@@ -258,12 +267,6 @@ class Agent(Generic[ValueT_co]):
         self._set(status)
         self._over.set()
 
-    def lighten(self, outcome: Outcome[Any]) -> Outcome[Any]:
-        """Forget what it did, once that is told; return how it ended, and what it spent."""
-        self.outcome = attrs.evolve(outcome, value=None, partial=None, diff=None)
-        self.diff = None
-        return self.outcome
-
     def _kept(self, value: Any) -> Any:
         if self._keep_events or not is_result(value):
             return value
@@ -272,6 +275,13 @@ class Agent(Generic[ValueT_co]):
     def _set(self, status: AgentStatus) -> None:
         self._status = status
         self._changed()
+
+
+def lighten(agent: Agent, outcome: Outcome[Any]) -> Outcome[Any]:
+    """Forget what it did, once that is told; return how it ended, and what it spent."""
+    agent.outcome = attrs.evolve(outcome, value=None, partial=None, diff=None)
+    agent.diff = None
+    return agent.outcome
 
 
 def forget_frames(error: BaseException) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from opencode_trio._agent import Agent, Outcome
+from opencode_trio._agent import Agent, Outcome, lighten
 from opencode_trio._background import open_background
 from opencode_trio._budget import Spending
 from opencode_trio._pool import Source
@@ -90,7 +90,7 @@ class Batch:
         if outcome is None or task.task_id in self.outcomes:
             return
         self._append(task, outcome)
-        self.outcomes[task.task_id] = agent.lighten(outcome)
+        self.outcomes[task.task_id] = lighten(agent, outcome)
 
     def _append(self, task: BatchTask, outcome: Outcome) -> None:
         # Those that were never begun, for a budget or a signal, are left for the next run.

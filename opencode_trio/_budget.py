@@ -93,16 +93,17 @@ class _Level:
 
 
 class Budget:
-    """What may be spent together.
+    """What some agents may spend together, and what they have spent.
+
+    From `limit_spending`, `Swarm.budget` or `Agent.budget`.
 
     Args:
         max_cost_usd: US dollars; ``None`` is no limit.
         max_tokens: tokens, likewise.
         soft: the share of a limit from which on no new agent is started.
-        parent: the budget that this one counts in, too.
 
     Raises:
-        OpenCodeConfigError: a limit cannot be one.
+        OpenCodeConfigError: a limit is invalid.
     """
 
     def __init__(
@@ -111,21 +112,21 @@ class Budget:
         max_cost_usd: float | None = None,
         max_tokens: int | None = None,
         soft: float = 1.0,
-        parent: Budget | None = None,
     ) -> None:
         limits = {"max_cost_usd": max_cost_usd, "max_tokens": max_tokens}
         for name, value in (limits | {"soft": soft}).items():
             _check(name, value)
         given = [(name, value) for name, value in limits.items() if value is not None]
-        self.max_cost_usd = max_cost_usd
-        self.max_tokens = max_tokens
+        self.max_cost_usd: float | None = max_cost_usd
+        """The most US dollars; ``None`` is no limit."""
+        self.max_tokens: int | None = max_tokens
+        """The most tokens; ``None`` is no limit."""
         self._own = _Level(given, soft)
-        outer = parent._levels if parent is not None else ()  # noqa: SLF001 - of the same class
-        self._levels: tuple[_Level, ...] = (self._own, *outer)
+        self._levels: tuple[_Level, ...] = (self._own,)
 
     def __repr__(self) -> str:
         limits = f"max_cost_usd={self.max_cost_usd}, max_tokens={self.max_tokens}"
-        return f"<{type(self).__name__} {limits}, {self.spent}>"
+        return f"<Budget {limits}, {self.spent}>"
 
     @property
     def spent(self) -> Spending:
@@ -135,7 +136,30 @@ class Budget:
     @property
     def is_exceeded(self) -> bool:
         """Whether more has been spent than this budget, or one around it, allows."""
-        return self.excess() is not None
+        return any(level.excess() for level in self._levels)
+
+
+class Account(Budget):
+    """A budget, and what only the library does with it.
+
+    Args:
+        max_cost_usd: as in `Budget`, and so the other two.
+        max_tokens: likewise.
+        soft: likewise.
+        parent: the account that this one counts in, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_cost_usd: float | None = None,
+        max_tokens: int | None = None,
+        soft: float = 1.0,
+        parent: Account | None = None,
+    ) -> None:
+        super().__init__(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft)
+        if parent is not None:
+            self._levels += parent._levels  # noqa: SLF001 - of the same class
 
     def excess(self) -> Excess | None:
         """Return the limit that is exceeded, here or further out."""
@@ -144,13 +168,6 @@ class Budget:
     def refusal(self) -> Excess | None:
         """Return the limit that keeps new agents from starting, here or further out."""
         return next(filter(None, (level.refusal() for level in self._levels)), None)
-
-    def charge(self, more: Spending) -> None:
-        """Count, here and further out; tell who watches a budget that is now exceeded."""
-        for level in self._levels:
-            level.spent += more
-        for level in self._levels:
-            level.tell()
 
     @contextmanager
     def used_in(self, run: object) -> Generator[None]:
@@ -174,6 +191,13 @@ class Budget:
             for level in self._levels:
                 level.users -= 1
                 level.run = run if level.users else None
+
+    def charge(self, more: Spending) -> None:
+        """Count, here and further out; tell who watches a budget that is now exceeded."""
+        for level in self._levels:
+            level.spent += more
+        for level in self._levels:
+            level.tell()
 
     @contextmanager
     def watched(self, watcher: Callable[[Excess], None]) -> Generator[None]:
@@ -231,7 +255,7 @@ class Meter:
             self._charge(more)
 
 
-_current: ContextVar[Budget | None] = ContextVar("opencode_trio_budget", default=None)
+_current: ContextVar[Account | None] = ContextVar("opencode_trio_budget", default=None)
 
 
 @contextmanager
@@ -249,19 +273,23 @@ def limit_spending(
         max_tokens: tokens.
         soft: the share of a limit from which on no new agent is started.
     """
-    budget = Budget(
+    with inside(nested(max_cost_usd, max_tokens, soft)) as account:
+        yield account
+
+
+def nested(max_cost_usd: float | None, max_tokens: int | None, soft: float) -> Account:
+    """Make an account that counts in the one around it, if there is one."""
+    return Account(
         max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft, parent=_current.get()
     )
-    with inside(budget):
-        yield budget
 
 
 @contextmanager
-def inside(budget: Budget) -> Generator[None]:
-    """Have budgets that are made in the block count in this one."""
-    token = _current.set(budget)
+def inside(account: Account) -> Generator[Account]:
+    """Have accounts that are made in the block count in this one."""
+    token = _current.set(account)
     try:
-        yield
+        yield account
     finally:
         _current.reset(token)
 

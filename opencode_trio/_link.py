@@ -53,6 +53,7 @@ class Link:
     Args:
         api: the interface.
         url: where it is.
+        password: what it wants; ``None`` if it wants none.
         tasks: where work runs that no caller's cancellation may interrupt.
         cfg: what it was started with; ``None`` if somebody else started it.
         end: ends the server at once; ``None`` if it is not ours to end.
@@ -68,6 +69,7 @@ class Link:
         *,
         url: str,
         tasks: trio.Nursery,
+        password: str | None = None,
         cfg: RunConfig | None = None,
         end: Callable[[], None] | None = None,
         log_tail: Callable[[], str] | None = None,
@@ -76,6 +78,7 @@ class Link:
     ) -> None:
         self.api = api
         self.url = url
+        self.password = password
         self.cfg = cfg
         self.pid = pid
         self.bus: Bus = Bus(api.open_events)

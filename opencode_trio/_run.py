@@ -204,16 +204,20 @@ class Run(trio.abc.ReceiveChannel[Event]):
         error.argv = tuple(map(self._plan.redactor.text, self._plan.argv))
         return error
 
-    def leave(self) -> None:
-        """Note that the block was left."""
-        self._is_closed = True
-        self._settle(None)
-
     def _settle(self, exit_code: int | None) -> None:
         """Note how and when the run ended, the first time that it is known."""
         if self._ended is None:
             self._ended = trio.current_time()
             self._stop = self._stop or end_of_run(self._fold, exit_code)
+
+
+class OwnedRun(Run):
+    """A run as its block has it."""
+
+    def leave(self) -> None:
+        """Note that the block was left."""
+        self._is_closed = True
+        self._settle(None)
 
 
 @asynccontextmanager
@@ -232,7 +236,7 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator
         make_output=Spool,
         on_stderr=_stop_wrong_agent,
     ) as child:
-        run = Run(child, plan, log)
+        run = OwnedRun(child, plan, log)
         try:
             yield run
         finally:

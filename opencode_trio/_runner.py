@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 
-from opencode_trio._agent import Agent
+from opencode_trio._agent import Agent, LiveAgent
 from opencode_trio._budget import inside
 from opencode_trio._history import History
 from opencode_trio._pool import Pool
-from opencode_trio._task import AgentTask
+from opencode_trio._task import AgentTask, do, settings_of
 from opencode_trio._timeout import time_limit
 from opencode_trio._turnstile import Ticket, Turnstile
 from opencode_trio._typevars import ValueT
@@ -49,7 +49,7 @@ class Common:
         """Fill in what a task leaves out."""
         names = ("workspace", "on_permission", "on_question")
         missing = {name: getattr(self, name) for name in names if getattr(task, name) is None}
-        return attrs.evolve(task, run_cfg=task.settings(self.run_cfg), **missing)
+        return attrs.evolve(task, run_cfg=settings_of(task, self.run_cfg), **missing)
 
 
 @attrs.frozen
@@ -60,13 +60,13 @@ class Runner:
     pool: Pool
     turnstile: Turnstile
 
-    async def run(self, agent: Agent, ticket: Ticket, directory: str | None) -> None:
+    async def run(self, agent: LiveAgent, ticket: Ticket, directory: str | None) -> None:
         """Run an agent to its end, which is in its ``outcome``, whatever it is.
 
         **Cancellation**: aborts its turn.
         """
         try:
-            with agent.budget.watched(agent.stop), agent.scope:
+            with agent.account.watched(agent.stop), agent.scope:
                 async with self.turnstile.passed(ticket):
                     agent.complete(await self._work(agent, directory))
         except Exception as exc:  # noqa: BLE001 - in the outcome, for whom it concerns
@@ -75,20 +75,20 @@ class Runner:
             if agent.outcome is None:  # its scope is cancelled, or one around it
                 agent.end_stopped()
 
-    async def _work(self, agent: Agent, directory: str | None) -> Any:
-        if (refusal := agent.budget.refusal()) is not None:
+    async def _work(self, agent: LiveAgent, directory: str | None) -> Any:
+        if (refusal := agent.account.refusal()) is not None:
             raise refusal.error("it was not started")
         while True:
             agent.begin()
             try:
-                with inside(agent.budget):
+                with inside(agent.account):
                     return await self._attempt(agent, directory)
             except OpenCodeServerError as exc:
                 if not _may_begin_again(agent, exc):
                     raise
                 _log.warning("beginning %r again: %s", agent.name, exc)
 
-    async def _attempt(self, agent: Agent, directory: str | None) -> Any:
+    async def _attempt(self, agent: LiveAgent, directory: str | None) -> Any:
         if not agent.task.worktree:
             return await self._do(agent, directory)
         if directory is None:
@@ -96,7 +96,7 @@ class Runner:
         async with open_worktree(directory, agent.keep_diff) as tree:
             return await self._do(agent, tree)
 
-    async def _do(self, agent: Agent, directory: str | None) -> Any:
+    async def _do(self, agent: LiveAgent, directory: str | None) -> Any:
         task = agent.task
         async with self.pool.lease(task.run_cfg, directory) as server:
             agent.has_server = True
@@ -110,9 +110,9 @@ class Runner:
             ) as session:
                 agent.run_in(session)
                 with time_limit(task.timeout_s, partial=lambda: agent.partial):
-                    return await task.do(session)
+                    return await do(task, session)
 
-    def _listener(self, agent: Agent) -> Callable[[Event], None]:
+    def _listener(self, agent: LiveAgent) -> Callable[[Event], None]:
         on_event = self.common.on_event
         lane = self.common.history.lane(agent.number)
 
@@ -124,7 +124,7 @@ class Runner:
 
         return listen
 
-    def _settler(self, agent: Agent) -> Callable[[RunResult], None]:
+    def _settler(self, agent: LiveAgent) -> Callable[[RunResult], None]:
         lane = self.common.history.lane(agent.number)
 
         def settle(result: RunResult) -> None:
@@ -134,7 +134,7 @@ class Runner:
         return settle
 
 
-def _may_begin_again(agent: Agent, error: OpenCodeServerError) -> bool:
+def _may_begin_again(agent: LiveAgent, error: OpenCodeServerError) -> bool:
     # A server that could not be started, or answers with an error, would do so again.
     gone = agent.has_server and error.status_code is None
     safe = agent.task.restartable or not agent.is_touched

@@ -125,6 +125,7 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Link]) -> None:
                 link = Link(
                     api,
                     url=url,
+                    password=password,
                     tasks=tasks,
                     cfg=plan.cfg,
                     pid=child.pid,

@@ -96,20 +96,22 @@ class AgentTask(Generic[ValueT_co]):
         if self.output is not None and not isinstance(self.work, str):
             raise OpenCodeConfigError("output: goes with a prompt; a function asks as it likes")
 
-        self.settings()  # refuses what is invalid
+        settings_of(self)  # refuses what is invalid
 
-    def settings(self, common: RunConfig | None = None) -> RunConfig:
-        """Return its settings, laid over those that it has in common with others."""
-        named = RunConfig(
-            model=self.model, agent=self.agent, permission=self.permission, tools=self.tools
-        )
-        return layered(layered(common, self.run_cfg), named)
 
-    async def do(self, session: Session) -> Any:
-        """Do it; return what came of it."""
-        if isinstance(self.work, str):
-            return await session.send(self.work, output=self.output)
-        return await self.work(session, *self.args)
+def settings_of(task: AgentTask, common: RunConfig | None = None) -> RunConfig:
+    """Return a task's settings, laid over those that it has in common with others."""
+    named = RunConfig(
+        model=task.model, agent=task.agent, permission=task.permission, tools=task.tools
+    )
+    return layered(layered(common, task.run_cfg), named)
+
+
+async def do(task: AgentTask, session: Session) -> Any:
+    """Do a task; return what came of it."""
+    if isinstance(task.work, str):
+        return await session.send(task.work, output=task.output)
+    return await task.work(session, *task.args)
 
 
 def is_task(value: object) -> TypeGuard[AgentTask]:

@@ -27,11 +27,11 @@ Job: TypeAlias = Callable[[Session], Awaitable[ValueT]]
 class Together(ABC):
     """What a swarm can do with several agents at once."""
 
-    bell: Bell
+    _bell: Bell
     """Rings when an agent is over."""
 
     @abstractmethod
-    def start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
+    def _start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
         """Start an agent; if `tolerated`, its failure is none of the swarm."""
 
     @overload
@@ -228,7 +228,7 @@ class Together(ABC):
         """Start agents that are over when the block has been left."""
         agents: list[Agent] = []
         try:
-            agents.extend(self.start(task, tolerated=tolerated) for task in tasks)
+            agents.extend(self._start(task, tolerated=tolerated) for task in tasks)
             yield list(agents)
         finally:
             for agent in agents:
@@ -239,11 +239,11 @@ class Together(ABC):
 
     async def _next_over(self, agents: Sequence[Agent]) -> Agent:
         while True:
-            heard = self.bell.rings
+            heard = self._bell.rings
             for agent in agents:
                 if agent.outcome is not None:
                     return agent
-            await self.bell.wait(heard)
+            await self._bell.wait(heard)
 
 
 def task_of(

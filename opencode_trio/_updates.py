@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import attrs
 import trio
 
-from opencode_trio._agent import OVER, Agent, AgentStatus
+from opencode_trio._agent import OVER, AgentStatus, LiveAgent
 from opencode_trio._budget import Spending
 from opencode_trio._trio_run import TrioRun
 
@@ -61,7 +61,7 @@ class SwarmSnapshot:
         return all(agent.status in OVER for agent in self.agents)
 
 
-def snapshot_of(agent: Agent) -> AgentSnapshot:
+def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
     """Take down how an agent stands."""
     error = agent.outcome.error if agent.outcome else None
     return AgentSnapshot(

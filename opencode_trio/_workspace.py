@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from opencode_trio.errors import OpenCodeConfigError
 
 StrPath: TypeAlias = str | os.PathLike[str]
+"""A path."""
 
 PATHS_FAIL_WITH = (OSError, ValueError, RuntimeError)
 """What pathlib raises: of the system; of a NUL; of a circle of links, or no such user."""

@@ -21,7 +21,7 @@ from opencode_trio._budget import Budget
 from opencode_trio._human import answer_of, ask, question_of
 from opencode_trio._lines_view import LinesView
 from opencode_trio._trio_run import current_run
-from opencode_trio._updates import SwarmSnapshot, Updates
+from opencode_trio._updates import SwarmSnapshot
 from opencode_trio.asks import PermissionAnswer, PermissionRequest, Reject
 from opencode_trio.swarm import Swarm
 
@@ -152,7 +152,7 @@ class _Display:
         with suppress(Exception):
             await self._in_thread(self.view.close)
 
-    async def _next(self, updates: Updates) -> SwarmSnapshot:
+    async def _next(self, updates: trio.abc.ReceiveChannel[SwarmSnapshot]) -> SwarmSnapshot:
         with trio.move_on_after(TICK_S):
             return await updates.receive()
         return self.swarm.snapshot()

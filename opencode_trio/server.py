@@ -33,7 +33,7 @@ from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult
-from opencode_trio.session import Session, SessionPlan
+from opencode_trio.session import ServerSession, Session, SessionPlan
 
 TITLE = "opencode-trio"
 """With a title opencode does not ask a model to invent one, a request that nobody would see."""
@@ -112,6 +112,11 @@ class OpenCodeServer:
     def url(self) -> str:
         """Where it is."""
         return self._link.url
+
+    @property
+    def password(self) -> str | None:
+        """The password it wants, for other clients of it; the user is ``opencode``."""
+        return self._link.password
 
     @property
     def pid(self) -> int | None:
@@ -246,7 +251,7 @@ class OpenCodeServer:
                 on_event=on_event,
             ),
         )
-        session = Session(plan)
+        session = ServerSession(plan)
         self._counts.sessions += 1
         self._counts.open_sessions += 1
         self._counts.directories.add(session.directory)
@@ -416,7 +421,7 @@ async def connect_server(
         ) as api,
         open_background() as tasks,
     ):
-        link = Link(api, url=url, tasks=tasks)
+        link = Link(api, url=url, password=password, tasks=tasks)
         version = None
         with trio.move_on_after(CONNECT_S) as limit:
             version = await check_health(link)

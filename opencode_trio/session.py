@@ -267,12 +267,6 @@ class Session:
         call = endpoints.shell(self._id, command=command, agent=agent, model=model)
         return await self._floor.carry_out(call, busy_s=SHELL_BUSY_S)
 
-    async def remember(self) -> None:
-        """Learn what a session of old has: its newest message, and its subagents."""
-        for message in await self.messages(limit=1):
-            self._floor.latest = text_of(object_of(message.get("info")), "id") or None
-        await self._stored.find_subagents()
-
     # --- how -----------------------------------------------------------------------------------
 
     async def _call(self, call: Call[T]) -> T:
@@ -334,3 +328,13 @@ class Session:
 
     def _settings(self, options: TurnOptions) -> TurnSettings:
         return turn_settings(self._plan.cfg, self._link.cfg, options)
+
+
+class ServerSession(Session):
+    """A session as its server opens it."""
+
+    async def remember(self) -> None:
+        """Learn what a session of old has: its newest message, and its subagents."""
+        for message in await self.messages(limit=1):
+            self._floor.latest = text_of(object_of(message.get("info")), "id") or None
+        await self._stored.find_subagents()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import trio
 
-from opencode_trio._agent import Agent, Outcome
-from opencode_trio._budget import Budget, Spending, limit_spending
+from opencode_trio._agent import Agent, LiveAgent, Outcome
+from opencode_trio._budget import Account, Budget, Spending, inside, nested
 from opencode_trio._history import History
 from opencode_trio._pool import Source, open_pool
 from opencode_trio._runner import Common, Runner, provider_of
@@ -36,6 +36,10 @@ UPDATE_S = 0.1
 """Between two updates, unless asked otherwise: more a human cannot read."""
 
 
+Refusal: TypeAlias = tuple[int, Exception]
+"""The number of an agent that was not let in, and why."""
+
+
 class Swarm(Together):
     """A nursery for agents; see `open_swarm`."""
 
@@ -44,19 +48,21 @@ class Swarm(Together):
         runner: Runner,
         *,
         nursery: trio.Nursery,
-        budget: Budget,
+        account: Account,
         bell: Bell,
         collects: bool,
+        refused: list[Refusal],
     ) -> None:
-        self.budget = budget
+        self.budget: Budget = account
         """What it may spend, and has spent."""
         self._runner = runner
         self._nursery = nursery
+        self._account = account
         self._collects = collects
-        self._agents: list[Agent] = []
-        self.bell = bell
+        self._refused = refused
+        self._agents: list[LiveAgent] = []
+        self._bell = bell
         self._history = runner.common.history
-        self._refused: list[tuple[int, Exception]] = []
 
     def __repr__(self) -> str:
         over = sum(agent.outcome is not None for agent in self._agents)
@@ -104,7 +110,7 @@ class Swarm(Together):
         Raises:
             OpenCodeConfigError: an option cannot be right.
         """
-        return self.start(task_of(work, args, output, options))
+        return self._start(task_of(work, args, output, options))
 
     @property
     def agents(self) -> Sequence[Agent]:
@@ -130,13 +136,13 @@ class Swarm(Together):
             elapsed_s=self._history.elapsed_s,
         )
 
-    def updates(self, *, every_s: float = UPDATE_S) -> Updates:
+    def updates(self, *, every_s: float = UPDATE_S) -> trio.abc.ReceiveChannel[SwarmSnapshot]:
         """Watch it: iterate over its newest states.
 
         Args:
             every_s: at least so many seconds lie between two of them.
         """
-        return Updates(self.bell, self.snapshot, every_s)
+        return Updates(self._bell, self.snapshot, every_s)
 
     def report(self) -> Report:
         """Take down what was done so far: a table, JSON Lines, a picture; also after the block."""
@@ -144,20 +150,20 @@ class Swarm(Together):
 
     # --- the way of an agent --------------------------------------------------------------------
 
-    def start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
+    def _start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
         """Start an agent whose failure may be no failure of the swarm."""
-        self.bell.check_run()
+        self._bell.check_run()
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)
 
         def changed() -> None:
             lane.stand(agent.status)
-            self.bell.ring()
+            self._bell.ring()
 
-        agent = Agent(
+        agent = LiveAgent(
             len(self._agents) + 1,
             task,
-            budget=self.budget,
+            account=self._account,
             changed=changed,
             keep_events=self._runner.common.keep_events,
         )
@@ -169,7 +175,7 @@ class Swarm(Together):
         return agent
 
     async def _live(
-        self, agent: Agent, ticket: Ticket, directory: str | None, tolerated: bool
+        self, agent: LiveAgent, ticket: Ticket, directory: str | None, tolerated: bool
     ) -> None:
         await self._runner.run(agent, ticket, directory)
         # No checkpoint from here on: who waits for the agent must find the swarm cancelled.
@@ -184,12 +190,6 @@ class Swarm(Together):
             raise outcome.error
         # It was not let in, for a budget: those who are in may finish.
         self._refused.append((agent.number, outcome.error))
-
-    def raise_refusals(self) -> None:
-        """Raise why agents were not let in, if any were not."""
-        if self._refused:
-            errors = [error for _, error in sorted(self._refused, key=lambda pair: pair[0])]
-            raise ExceptionGroup("agents were not started", errors)
 
 
 @asynccontextmanager
@@ -254,28 +254,36 @@ async def open_swarm(
     )
     turnstile = Turnstile(limit, per_provider or {})
     bell = Bell()
+    refused: list[Refusal] = []
     async with open_pool(source) as pool:
         if workspace is not None:
             pool.directory(workspace)
         with (
-            limit_spending(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft) as budget,
-            budget.used_in(current_run()),
+            inside(nested(max_cost_usd, max_tokens, soft)) as account,
+            account.used_in(current_run()),
         ):
             try:
                 async with trio.open_nursery() as nursery:
                     swarm = Swarm(
                         Runner(common, pool, turnstile),
                         nursery=nursery,
-                        budget=budget,
+                        account=account,
                         bell=bell,
                         collects=on_failure == "collect",
+                        refused=refused,
                     )
                     yield swarm
             finally:
                 common.history.close()
                 bell.close()
-                _warn_of_unpriced(budget)
-    swarm.raise_refusals()
+                _warn_of_unpriced(account)
+    _raise_refusals(refused)
+
+
+def _raise_refusals(refused: Sequence[Refusal]) -> None:
+    if refused:
+        errors = [error for _, error in sorted(refused, key=lambda pair: pair[0])]
+        raise ExceptionGroup("agents were not started", errors)
 
 
 def _warn_of_unpriced(budget: Budget) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_trio._budget import Budget, Excess, Meter, Spending, limit_spending, spending_of
+from opencode_trio._budget import Account, Excess, Meter, Spending, inside, nested, spending_of
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import MessageUpdated, SessionIdle, StepFinished, TokenUsage
 from opencode_trio.results import RunResult
@@ -35,7 +35,7 @@ def told(message: str, cost: float, total: int, *, complete: bool = True) -> Mes
 
 
 def test_a_message_counts_once_however_often_it_is_told() -> None:
-    budget = Budget()
+    budget = Account()
     meter = Meter(budget.charge)
     meter.take(told("msg_1", 0.0, 0, complete=False))
     meter.take(step("msg_1", 0.5, 100))
@@ -45,7 +45,7 @@ def test_a_message_counts_once_however_often_it_is_told() -> None:
 
 
 def test_a_later_word_replaces_an_earlier_one() -> None:
-    budget = Budget()
+    budget = Account()
     meter = Meter(budget.charge)
     meter.take(step("msg_1", 0.5, 100))
     meter.take(told("msg_1", 0.75, 120))
@@ -53,7 +53,7 @@ def test_a_later_word_replaces_an_earlier_one() -> None:
 
 
 def test_subagents_count_and_other_events_do_not() -> None:
-    budget = Budget()
+    budget = Account()
     meter = Meter(budget.charge)
     meter.take(step("msg_1", 0.5, 100))
     meter.take(step("msg_2", 0.25, 50, session="ses_child"))
@@ -64,7 +64,7 @@ def test_subagents_count_and_other_events_do_not() -> None:
 
 def test_the_result_of_a_turn_has_the_last_word() -> None:
     """The stream had a gap: a message was not told."""
-    budget = Budget()
+    budget = Account()
     meter = Meter(budget.charge)
     meter.take(step("msg_1", 0.5, 100))
     meter.settle(RunResult(total_cost=1.5, token_usage=tokens(300)))
@@ -75,7 +75,7 @@ def test_the_result_of_a_turn_has_the_last_word() -> None:
 
 
 def test_an_unknown_price_is_said() -> None:
-    budget = Budget(max_cost_usd=1)
+    budget = Account(max_cost_usd=1)
     meter = Meter(budget.charge)
     meter.take(step("msg_1", 0.0, 100))
     assert budget.spent == Spending(0.0, 100, unpriced_tokens=100)
@@ -92,7 +92,7 @@ def test_an_unknown_price_is_said() -> None:
 
 def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
     seen: list[Excess] = []
-    budget = Budget(max_cost_usd=1.0)
+    budget = Account(max_cost_usd=1.0)
     with budget.watched(seen.append):
         budget.charge(Spending(0.5))
         assert budget.refusal() is None
@@ -105,7 +105,7 @@ def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
 
 
 def test_a_soft_share_refuses_earlier() -> None:
-    budget = Budget(max_tokens=100, soft=0.8)
+    budget = Account(max_tokens=100, soft=0.8)
     budget.charge(Spending(tokens=80))
     assert budget.refusal() == Excess("max_tokens", 100, 80)
     assert budget.excess() is None
@@ -113,8 +113,8 @@ def test_a_soft_share_refuses_earlier() -> None:
 
 def test_budgets_nest() -> None:
     seen: list[str] = []
-    outer = Budget(max_tokens=100)
-    one, other = Budget(parent=outer, max_tokens=60), Budget(parent=outer)
+    outer = Account(max_tokens=100)
+    one, other = Account(parent=outer, max_tokens=60), Account(parent=outer)
     with one.watched(lambda _: seen.append("one")), other.watched(lambda _: seen.append("other")):
         one.charge(Spending(tokens=61))
         assert seen == ["one"]
@@ -126,12 +126,12 @@ def test_budgets_nest() -> None:
 
 
 def test_blocks_nest() -> None:
-    with limit_spending(max_tokens=10) as outer:
-        with limit_spending(max_cost_usd=1) as inner:
+    with inside(nested(None, 10, 1.0)) as outer:
+        with inside(nested(1, None, 1.0)) as inner:
             inner.charge(Spending(0.5, 11))
         assert inner.is_exceeded
         assert outer.spent == Spending(0.5, 11)
-    with limit_spending(max_tokens=10) as alone:
+    with inside(nested(None, 10, 1.0)) as alone:
         assert alone.spent == Spending()
     assert outer.spent == Spending(0.5, 11)
 
@@ -146,7 +146,7 @@ def test_an_excess_says_everything() -> None:
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), True])
 def test_limits_that_are_none(wrong: float) -> None:
     with pytest.raises(OpenCodeConfigError, match="max_cost_usd"):
-        Budget(max_cost_usd=wrong)
+        Account(max_cost_usd=wrong)
 
 
 def test_free_is_not_told_from_unknown() -> None:

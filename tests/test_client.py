@@ -390,7 +390,7 @@ def test_a_home_is_expanded(hello, monkeypatch):
     ("version", "words"),
     [
         ("2.0.3", r"is opencode 2\.0\.3, and this library supports only 1\.x"),
-        ("opencode v2.0.15", r"is opencode 2\.0\.15, .* at least 1\.0\.0, below 2\.0\.0"),
+        ("opencode v2.0.15", r"is opencode 2\.0\.15, .*at least 1\.0\.0, below 2\.0\.0"),
         ("0.9.1", r"supports only 1\.x"),
         ("", "is not opencode"),
         ("git version 1.39.2", "is not opencode"),

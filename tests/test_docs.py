@@ -94,7 +94,7 @@ def test_tests_that_are_named_exist() -> None:
 
 def test_all_that_is_public_is_in_the_reference_once() -> None:
     pages = "".join(page.read_text("utf-8") for page in PAGES if page.parent.name == "reference")
-    documented = re.findall(r"^\.\. auto\w+:: (\w+)$", pages, re.MULTILINE)
+    documented = re.findall(r"^\.\. (?:auto\w+|alias):: (\w+)$", pages, re.MULTILINE)
     public = [*opencode_trio.__all__, *opencode_trio.testing.__all__]
     assert sorted(set(public) - set(documented)) == []
     assert len(documented) == len(set(documented))

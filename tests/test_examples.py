@@ -209,15 +209,79 @@ async def test_service(env: dict[str, str], tmp_path: Path) -> None:
         assert trio.current_time() - began < 3 + 10
 
 
+async def test_approval_service(env: dict[str, str], tmp_path: Path) -> None:
+    """The agent waits for an answer that comes by another request; who leaves aborts it."""
+    note = tmp_path / "project/note.txt"
+    async with (
+        served(env, tmp_path, "approval_service") as (process, url),
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
+    ):
+        assert (await client.post("/answer/per_nobody", content="yes")).status_code == 404
+        for answer, was_made in (("not today", False), ("yes", True)):
+            async with events_of(client) as events:
+                kind, data = await events.receive()
+                assert (kind, data["wants"]) == ("ask", ["echo noted > note.txt"])
+                assert not note.exists()
+                answered = await client.post(f"/answer/{data['id']}", content=answer)
+                assert answered.status_code == 204
+                *_, (last, done) = [event async for event in events]
+            assert last == "done"
+            assert ("not today" in done["answer"]) is not was_made
+            assert note.exists() is was_made
+        async with events_of(client) as events:
+            _, data = await events.receive()
+        with trio.fail_after(30):  # that client has left: its turn is aborted, nobody waits
+            while (await client.post(f"/answer/{data['id']}")).status_code != 404:  # noqa: ASYNC110
+                await trio.sleep(0.05)  # the state is the service's
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def events_of(
+    client: httpx.AsyncClient,
+) -> AsyncIterator[trio.MemoryReceiveChannel[tuple[str, Any]]]:
+    """Have a note made, and listen to what is told meanwhile; leaving hangs up."""
+
+    async def listen() -> None:
+        async with told, client.stream("POST", "/run", content="Make a note.") as response:
+            kind = ""
+            async for line in response.aiter_lines():
+                name, _, value = line.partition(": ")
+                if name == "data":
+                    await told.send((kind, json.loads(value)))
+                kind = value
+
+    told, events = trio.open_memory_channel[tuple[str, Any]](100)
+    async with trio.open_nursery() as nursery, events:
+        nursery.start_soon(listen)
+        yield events
+        nursery.cancel_scope.cancel()
+
+
+def test_shared_server(env: dict[str, str], tmp_path: Path) -> None:
+    """Two tests on one server: it is started once, and nothing of it is left."""
+    plugin = ["-p", "no:cacheprovider", "-p", "trio", "--import-mode=prepend", "-o", "addopts="]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugin, EXAMPLES / "shared_server"],
+        env=env,
+        cwd=tmp_path / "project",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
 @asynccontextmanager
 async def served(
-    env: Mapping[str, str], directory: Path
+    env: Mapping[str, str], directory: Path, name: str = "service"
 ) -> AsyncIterator[tuple[trio.Process, str]]:
     """Start the service; when the block is left, nothing of it is there any more."""
     async with trio.open_nursery() as nursery:
         start = partial(
             trio.run_process,
-            command("service", "--port", "0", "--workspace", str(directory / "project")),
+            command(name, "--port", "0", "--workspace", str(directory / "project")),
             env=env,
             stdout=subprocess.PIPE,
             check=False,

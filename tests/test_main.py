@@ -23,7 +23,7 @@ from trio.testing import MockClock
 from opencode_trio.__main__ import build_parser, main, run_batch
 from opencode_trio._doctor import EXTRAS, advice_on
 from opencode_trio._result_file import encode, open_results
-from opencode_trio._task import AgentOptions
+from opencode_trio._task import AgentOptions, settings_of
 from opencode_trio._task_file import KEYS, PROBLEMS_TOLD, read_tasks
 from opencode_trio._timeout import OpenCodeTimeoutError
 from opencode_trio.config import RunConfig
@@ -79,7 +79,7 @@ def test_a_task_says_what_an_agent_can_be_told(tasks: Path, tmp_path: Path) -> N
     assert (two.line, two.agent.name, two.agent.workspace) == (
         (3, "second", tmp_path.resolve() / "repo")
     )
-    assert two.agent.settings() == RunConfig(model="p/other", variant="high", max_steps=3)
+    assert settings_of(two.agent) == RunConfig(model="p/other", variant="high", max_steps=3)
     assert (two.agent.timeout_s, two.agent.max_cost_usd, two.agent.max_tokens) == (5, 0.5, 100)
     assert (two.agent.output, two.agent.restartable, two.agent.worktree) == (
         ({"type": "object"}, True, True)
@@ -455,7 +455,7 @@ def test_a_healthy_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("version", "advice"), [("2.0.1", "install `opencode-ai@1`"), (None, "npm install -g")]
+    ("version", "advice"), [("2.0.1", "npm install -g opencode-ai@1"), (None, "npm install -g")]
 )
 def test_an_opencode_that_cannot_be_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], version: str | None, advice: str

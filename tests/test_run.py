@@ -15,7 +15,7 @@ from trio.testing import assert_checkpoints
 
 from opencode_trio._process import Child
 from opencode_trio._redact import Redactor
-from opencode_trio._run import SETTLE_S, Run, RunPlan
+from opencode_trio._run import SETTLE_S, OwnedRun, RunPlan
 from opencode_trio._run_end import end_of_run, plain
 from opencode_trio._run_wire import parse_event_line
 from opencode_trio.errors import (
@@ -101,11 +101,11 @@ class FakeChild:
 PLAN = RunPlan(argv=["opencode", "run"], prompt=b"go", cwd=Path(), env={}, scratch=Path("/nowhere"))
 
 
-def run_of(child: FakeChild, **plan: Any) -> Run:
-    return Run(cast("Child", child), attrs.evolve(PLAN, **plan), None)
+def run_of(child: FakeChild, **plan: Any) -> OwnedRun:
+    return OwnedRun(cast("Child", child), attrs.evolve(PLAN, **plan), None)
 
 
-async def collect(run: Run) -> list[Event]:
+async def collect(run: OwnedRun) -> list[Event]:
     return [event async for event in run]
 
 
@@ -265,7 +265,7 @@ async def test_a_receive_that_was_cancelled_before_takes_nothing(autojump_clock)
     assert len(await collect(run)) == 3
 
 
-async def _receive_under_fire(run: Run, checkpoints: int) -> Event | None:
+async def _receive_under_fire(run: OwnedRun, checkpoints: int) -> Event | None:
     """Receive, but be cancelled after so many checkpoints of a neighbour."""
     async with trio.open_nursery() as nursery:
 

@@ -46,6 +46,7 @@ from opencode_trio.testing._chunks import Envelope, completion, pieces, stream_s
 from opencode_trio.testing._ledger import Ledger
 from opencode_trio.testing._replies import as_reply
 from opencode_trio.testing._script import compile_script
+from opencode_trio.testing._usage import wire_usage
 
 # ---- the vocabulary: values and pure functions ----------------------------------------------
 
@@ -114,7 +115,7 @@ def test_what_is_no_reply_is_refused(value: Any) -> None:
 
 
 def test_usage_on_the_wire_counts_cached_and_reasoning_tokens_in() -> None:
-    wire = Usage(input=1000, output=200, reasoning=30, cache_read=400).to_wire()
+    wire = wire_usage(Usage(input=1000, output=200, reasoning=30, cache_read=400))
     assert wire["prompt_tokens"] == 1400
     assert wire["completion_tokens"] == 230
     assert wire["total_tokens"] == 1630
@@ -248,7 +249,7 @@ async def test_text_is_streamed_and_paid_for() -> None:
         assert [d["content"] for d in deltas if "content" in d] == ["one ", "two ", "three"]
         assert events[-2]["choices"][0]["finish_reason"] == "stop"
         assert events[-1]["choices"] == []
-        assert events[-1]["usage"] == usage.to_wire()
+        assert events[-1]["usage"] == wire_usage(usage)
         assert response.content.endswith(b"data: [DONE]\n\n")
         assert model.spent_tokens == usage
         assert model.spent_usd == model.prices.cost_usd(usage)
@@ -391,7 +392,7 @@ async def test_without_streaming_the_answer_is_one_object() -> None:
         assert response.headers["content-type"] == "application/json"
         (choice,) = response.json()["choices"]
         assert choice["message"]["content"] == "hi"
-        assert response.json()["usage"] == turn_usage().to_wire()
+        assert response.json()["usage"] == wire_usage(turn_usage())
         assert model.spent_tokens == turn_usage()
 
 

@@ -15,7 +15,7 @@ from opencode_trio._background import open_background
 from opencode_trio._link import Link
 from opencode_trio._options import turn_settings
 from opencode_trio._scopes import OF_A_TURN
-from opencode_trio._task import AgentTask
+from opencode_trio._task import AgentTask, settings_of
 from opencode_trio._task_file import read_run_config, read_tasks
 from opencode_trio.config import RunConfig, layered, setting_names
 from opencode_trio.errors import OpenCodeConfigError
@@ -53,7 +53,7 @@ async def of_function(outer: RunConfig, inner: RunConfig, folder: Path) -> RunCo
 
 
 async def swarm_to_agent(outer: RunConfig, inner: RunConfig, folder: Path) -> RunConfig:
-    return AgentTask("Go.", run_cfg=inner).settings(outer)
+    return settings_of(AgentTask("Go.", run_cfg=inner), outer)
 
 
 async def command_line_to_task(outer: RunConfig, inner: RunConfig, folder: Path) -> RunConfig:
@@ -61,7 +61,7 @@ async def command_line_to_task(outer: RunConfig, inner: RunConfig, folder: Path)
     config.write_text(json.dumps(given(outer)))
     tasks.write_text(json.dumps({"prompt": "Go.", "run_cfg": given(inner)}))
     (task,) = read_tasks(tasks, workspace=folder, run_cfg=read_run_config(config))
-    return task.agent.settings()
+    return settings_of(task.agent)
 
 
 async def server_to_session(outer: RunConfig, inner: RunConfig, folder: Path) -> RunConfig:
@@ -119,8 +119,8 @@ async def test_what_is_unset_comes_from_below(level: Level, name: str, tmp_path:
 def test_keywords_of_an_agent_lie_over_its_settings(name: str) -> None:
     below, own, expected = FIELDS[name]
     task = AgentTask("Go.", run_cfg=RunConfig(**{name: below}), **{name: own})
-    assert getattr(task.settings(RunConfig(variant="high")), name) == expected
-    assert task.settings(RunConfig(variant="high")).variant == "high"
+    assert getattr(settings_of(task, RunConfig(variant="high")), name) == expected
+    assert settings_of(task, RunConfig(variant="high")).variant == "high"
 
 
 def test_an_invalid_keyword_of_an_agent_is_refused_at_once() -> None:

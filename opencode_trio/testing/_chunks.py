@@ -27,7 +27,7 @@ from ._replies import (
     Text,
     ToolCall,
 )
-from ._usage import Usage
+from ._usage import Usage, wire_usage
 
 # A delta per word shows streaming; beyond this many a long text would only cost time.
 _MAX_DELTAS = 64
@@ -60,7 +60,7 @@ class Envelope:
 
     def usage(self, usage: Usage) -> bytes:
         """Return the event that carries the token count."""
-        return self._event(choices=[], usage=usage.to_wire())
+        return self._event(choices=[], usage=wire_usage(usage))
 
     def fields(self, kind: str) -> dict[str, Any]:
         """Return the fields that chunks and whole completions have in common."""
@@ -112,7 +112,7 @@ def completion(reply: Reply, envelope: Envelope) -> dict[str, Any]:
     body = envelope.fields("chat.completion")
     body["choices"] = [{"index": 0, "message": kept, "finish_reason": reply.finish}]
     if reply.usage is not None:
-        body["usage"] = reply.usage.to_wire()
+        body["usage"] = wire_usage(reply.usage)
     return body
 
 

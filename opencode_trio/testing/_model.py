@@ -133,7 +133,7 @@ class ScriptedModel:
     def _model_config(self, name: str, prices: Prices) -> dict[str, Any]:
         return {
             "name": name,
-            "cost": prices.to_config(),
+            "cost": attrs.asdict(prices),
             "limit": {"context": self.context_limit, "output": self.output_limit},
             "tool_call": True,
             "reasoning": True,

@@ -15,6 +15,7 @@ from attrs.validators import ge, gt, instance_of, optional
 from ._usage import Usage
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+"""Why the model says it stopped."""
 
 
 @attrs.frozen
@@ -129,6 +130,7 @@ class HttpError:
 Action: TypeAlias = (
     Text | Reasoning | ToolCall | Delay | Raw | Stall | Cut | Disconnect | ErrorFrame | HttpError
 )
+"""What a reply does, one thing after the other."""
 
 _LAST_WORDS = (Stall, Cut, Disconnect, ErrorFrame, HttpError)
 _DEFAULT_USAGE = Usage(input=100, output=10)

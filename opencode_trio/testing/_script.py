@@ -10,6 +10,7 @@ from ._replies import Action, Reply, ReplyLike, as_reply
 from ._requests import ModelRequest
 
 ScriptFunction: TypeAlias = Callable[[ModelRequest], ReplyLike | Awaitable[ReplyLike]]
+"""Answers a request; may be async."""
 Script: TypeAlias = ScriptFunction | Iterable[ReplyLike] | Reply | Action | str
 """A function of the request, replies to give out in order, or one reply for every request."""
 

@@ -42,17 +42,6 @@ class Usage:
         """All tokens together."""
         return self.input + self.output + self.reasoning + self.cache_read
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return the `usage` object of the chat-completions protocol."""
-        prompt, completion = self.input + self.cache_read, self.output + self.reasoning
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": self.cache_read},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        }
-
 
 @attrs.frozen
 class Prices:
@@ -75,9 +64,17 @@ class Prices:
         )
         return float(cost / _MILLION)
 
-    def to_config(self) -> dict[str, float]:
-        """Return the `cost` object of a model in opencode's configuration."""
-        return {"input": self.input, "output": self.output, "cache_read": self.cache_read}
+
+def wire_usage(usage: Usage) -> dict[str, Any]:
+    """Return the `usage` object of the chat-completions protocol."""
+    prompt, completion = usage.input + usage.cache_read, usage.output + usage.reasoning
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
 
 
 def sum_usage(usages: Iterable[Usage]) -> Usage:
