@@ -5,20 +5,22 @@ opencode passes a schema on to the model but checks nothing, so the answer is ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
 
-from opencode_trio._json import Json, is_mapping
-from opencode_trio._schema import schema_of
+from opencode_trio._json import Json, is_mapping, is_sequence
+from opencode_trio._schema import is_described, schema_of
 from opencode_trio._typevars import AnswerT
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
 from opencode_trio.events import ErrorInfo
 from opencode_trio.results import RunResult
 
 OutputKind: TypeAlias = type[AnswerT] | Mapping[str, Any]
-"""What an answer must match: an attrs class, or a JSON schema."""
+"""What an answer must match: an attrs class, a dataclass, a `TypedDict`, a pydantic model, or a JSON
+schema."""
 
 NO_ANSWER = "StructuredOutputError"
 """opencode's name for a model that answered in words instead, and ours for a wrong answer."""
@@ -47,26 +49,58 @@ def output_of(kind: Any) -> Output:
     """Prepare to ask for answers of a kind.
 
     Args:
-        kind: a JSON schema, or an attrs class.
+        kind: a JSON schema, or a class: of attrs, a dataclass, a `TypedDict`, or a pydantic model.
 
     Raises:
-        OpenCodeConfigError: it is neither, or no valid schema.
+        OpenCodeConfigError: it is none of these, is no valid schema, or has fields that cannot be
+            made of JSON.
         ImportError: the extra `structured` is not installed.
     """
     if is_mapping(kind):
         schema = dict(kind)
         return Output(schema, _checker(schema))
-    if isinstance(kind, type) and attrs.has(kind):
-        schema = schema_of(kind)
-        return Output(schema, _structurer(_checker(schema), kind))
-    raise OpenCodeConfigError(f"output: expected a JSON schema or an attrs class, got {kind!r}")
+    if _is_pydantic(kind):
+        return _of_pydantic(kind)
+    if is_described(kind):
+        schema, kinds = schema_of(kind)
+        return Output(schema, _structurer(_checker(schema), kind, kinds))
+    raise OpenCodeConfigError(
+        "output: expected a JSON schema, an attrs class, a dataclass, a TypedDict or a pydantic "
+        f"model, got {kind!r}"
+    )
+
+
+def _is_pydantic(kind: object) -> bool:
+    """Whether it is a pydantic model; where there are any, pydantic has been imported."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
+
+
+def _of_pydantic(kind: Any) -> Output:
+    """Let pydantic itself describe and check an answer."""
+    import pydantic  # noqa: PLC0415 - the user has it, as the model shows
+
+    try:
+        schema = kind.model_json_schema()
+    except pydantic.errors.PydanticUserError as error:
+        raise OpenCodeConfigError(f"output: {kind.__name__}: {error}") from error
+
+    def read(answer: Any) -> Any:
+        try:
+            return kind.model_validate(answer)
+        except pydantic.ValidationError as error:
+            problems = error.errors(include_url=False)
+            told = (f"{'.'.join(map(str, p['loc'])) or '$'}: {p['msg']}" for p in problems[:5])
+            raise WrongAnswerError("; ".join(told)) from error
+
+    return Output(schema, read)
 
 
 def _checker(schema: Json) -> Callable[[Any], Any]:
     try:
         # Of the extra `structured`, which is needed only from here on.
         import jsonschema.validators  # noqa: PLC0415
-        import referencing.exceptions  # noqa: PLC0415
+        import referencing  # noqa: PLC0415
     except ImportError as error:
         raise _missing(error) from error
     kind = jsonschema.validators.validator_for(schema)
@@ -74,14 +108,13 @@ def _checker(schema: Json) -> Callable[[Any], Any]:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise OpenCodeConfigError(f"output: no valid JSON schema: {error.message}") from error
+    _check_references(schema)
     # With a registry of its own, a `$ref` never makes it reach for the network.
     validator = kind(schema, registry=referencing.Registry())
 
     def check(answer: Any) -> Any:
         try:
             errors = list(validator.iter_errors(answer))
-        except referencing.exceptions.Unresolvable as error:
-            raise OpenCodeConfigError(f"output: the schema refers to {error.ref!r}") from error
         except RecursionError as error:
             raise OpenCodeConfigError("output: the schema refers to itself for ever") from error
         problems = [f"{error.json_path}: {error.message}" for error in errors]
@@ -92,18 +125,49 @@ def _checker(schema: Json) -> Callable[[Any], Any]:
     return check
 
 
-def _structurer(check: Callable[[Any], Any], kind: type[Any]) -> Callable[[Any], Any]:
+def _check_references(schema: Json) -> None:
+    """Check that all that a schema refers to is in it: nothing is fetched."""
+    import referencing.exceptions  # noqa: PLC0415 - as above
+    import referencing.jsonschema  # noqa: PLC0415
+
+    latest = referencing.jsonschema.DRAFT202012
+    resource = referencing.Resource.from_contents(schema, default_specification=latest)
+    resolver = referencing.Registry().with_resource("", resource).crawl().resolver()
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except referencing.exceptions.Unresolvable as error:
+            raise OpenCodeConfigError(
+                f"output: the schema refers to {reference!r}, which is not in it; nothing is "
+                "fetched from elsewhere"
+            ) from error
+
+
+def _references(value: object) -> Iterator[str]:
+    if is_mapping(value):
+        if isinstance(reference := value.get("$ref"), str):
+            yield reference
+        value = list(value.values())
+    if is_sequence(value):
+        for inner in value:
+            yield from _references(inner)
+
+
+def _structurer(
+    check: Callable[[Any], Any], kind: type[Any], kinds: Sequence[Any]
+) -> Callable[[Any], Any]:
     try:
         import cattrs.preconf.json  # noqa: PLC0415 - as above
     except ImportError as error:
         raise _missing(error) from error
     converter = cattrs.preconf.json.make_converter()
-    try:
-        converter.get_structure_hook(kind)
-    except cattrs.StructureHandlerNotFoundError as error:
-        raise OpenCodeConfigError(
-            f"output: {kind.__name__} cannot be made of JSON: {error}"
-        ) from error
+    for part in reversed(kinds):  # from the inside, so that the error names the place
+        try:
+            converter.get_structure_hook(part)
+        except Exception as error:  # of several kinds, for example for a union that is ambiguous
+            raise OpenCodeConfigError(
+                f"output: {kind.__name__}: {part!r} cannot be made of JSON: {error}"
+            ) from error
 
     def read(answer: Any) -> Any:
         try:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeAlias, TypedDict, TypeGuard
 import attrs
 
 from opencode_trio._checks import checked_prompt
-from opencode_trio._structured import OutputKind
+from opencode_trio._structured import OutputKind, output_of
 from opencode_trio._typevars import ValueT_co
 from opencode_trio._workspace import StrPath
 from opencode_trio.asks import PermissionCallback, QuestionCallback
@@ -81,7 +81,7 @@ class AgentTask(Generic[ValueT_co]):
     permission: Mapping[str, Any] | str | None = None
     tools: Mapping[str, Any] | None = None
     output: OutputKind[Any] | None = None
-    """Of a prompt: an attrs class or a JSON schema that the answer must match."""
+    """Of a prompt: a class or a JSON schema that the answer must match; see `Session.send`."""
     timeout_s: float | None = None
     max_cost_usd: float | None = None
     max_tokens: int | None = None
@@ -96,7 +96,9 @@ class AgentTask(Generic[ValueT_co]):
         if self.output is not None and not isinstance(self.work, str):
             raise OpenCodeConfigError("output: goes with a prompt; a function asks as it likes")
 
-        settings_of(self)  # refuses what is invalid
+        if self.output is not None:
+            output_of(self.output)  # refuses what is invalid, and so does this:
+        settings_of(self)
 
 
 def settings_of(task: AgentTask, common: RunConfig | None = None) -> RunConfig:

@@ -15,7 +15,6 @@ import attrs
 
 from opencode_trio._checks import shown
 from opencode_trio._json import Json, is_object
-from opencode_trio._structured import output_of
 from opencode_trio._task import AgentTask
 from opencode_trio._workspace import checked_workspace
 from opencode_trio.config import RunConfig, layered, setting_names
@@ -182,8 +181,6 @@ def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
             raise OpenCodeConfigError(f"{key}: expected {expected}, got {shown(value)}")
     if "prompt" not in given:
         raise OpenCodeConfigError("there is no prompt")
-    if "output" in given:
-        output_of(given["output"])  # refuses what is no schema
     return AgentTask(
         given["prompt"],
         workspace=checked_workspace(_path(workspace, given.get("workspace", "."))),

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attrs import AttrsInstance
     from typing_extensions import TypeVar, TypeVarTuple
 
-    AnswerT = TypeVar("AnswerT", bound=AttrsInstance, default=Any)
+    AnswerT = TypeVar("AnswerT", default=Any)
     StructuredT_co = TypeVar("StructuredT_co", covariant=True, default=Any)
     ValueT = TypeVar("ValueT")
     ValueT_co = TypeVar("ValueT_co", covariant=True, default=Any)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +56,24 @@ _PREFIX = "opencode-trio-worktree-"
 
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Before trying again; that other git needs a few milliseconds, more on a busy machine."""
+
+
+def check_repository(directory: str | None) -> None:
+    """Check that a directory can have worktrees, as far as a look tells.
+
+    Raises:
+        OpenCodeConfigError: none is given, or it is in no git repository.
+    """
+    if directory is None:
+        raise OpenCodeConfigError("worktree: needs a workspace, in a git repository")
+    path = Path(directory)
+    if "GIT_DIR" not in os.environ and not any(
+        os.path.lexists(folder / ".git") for folder in (path, *path.parents)
+    ):
+        raise OpenCodeConfigError(
+            f"worktree: {directory!r} is in no git repository; run `git init` and commit there, or "
+            "leave `worktree` out"
+        )
 
 
 @asynccontextmanager

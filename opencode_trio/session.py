@@ -90,7 +90,8 @@ class Session:
 
         Args:
             prompt: what to do or to say; the model receives it as it is.
-            output: an attrs class or a JSON schema that the answer must match.  It is then in
+            output: an attrs class, a dataclass, a `TypedDict`, a pydantic model or a JSON schema
+                that the answer must match.  It is then in
                 ``result.structured``: an instance, or JSON.  A wrong answer is asked for again,
                 once; the result is then of both turns together.
             timeout_s: seconds for everything, waiting for former turns included.

@@ -22,6 +22,7 @@ from opencode_trio._turnstile import Ticket, Turnstile
 from opencode_trio._typevars import AnswerT, ArgsT, ValueT
 from opencode_trio._updates import Bell, SwarmSnapshot, Updates, snapshot_of
 from opencode_trio._workspace import StrPath
+from opencode_trio._worktree import check_repository
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
@@ -155,6 +156,8 @@ class Swarm(Together):
         self._bell.check_run()
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)
+        if task.worktree:
+            check_repository(directory)
 
         def changed() -> None:
             lane.stand(agent.status)

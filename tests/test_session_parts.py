@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import attrs
 import pytest
@@ -21,10 +20,8 @@ from opencode_trio._live import LiveTurn
 from opencode_trio._options import turn_settings
 from opencode_trio._reconcile import messages_of_turn, messages_since, settle
 from opencode_trio._rules import SessionRules, check_taken, rule, rules_to_answer, session_rules
-from opencode_trio._schema import schema_of
 from opencode_trio._scopes import check_scope
 from opencode_trio._stored import newest_messages
-from opencode_trio._structured import WrongAnswerError, output_of
 from opencode_trio._tree import SessionTree
 from opencode_trio._tree_guard import Limits, TreeGuard
 from opencode_trio.asks import (
@@ -405,129 +402,9 @@ async def test_other_refusals_are_errors():
         await newest_messages(ask, "ses_1", None)
 
 
-# --- structured answers ----------------------------------------------------------------------
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-@attrs.frozen
-class Leaf:
-    name: str
-    weight: float = 0.0
-
-
-@attrs.frozen
-class Everything:
-    count: int
-    flag: bool
-    colour: Colour
-    size: Literal["s", "l"]
-    leaves: list[Leaf]
-    by_name: dict[str, int]
-    maybe: Leaf | None = None
-    pair: tuple[int, ...] = ()
-    anything: Any = None
-    note: Annotated[str, "what it means"] = ""
-
-
-@attrs.frozen
-class Node:
-    value: int
-    next: Node | None = None
-
-
-GOOD = {
-    "count": 1,
-    "flag": True,
-    "colour": "blue",
-    "size": "s",
-    "leaves": [{"name": "a", "weight": 1.5}],
-    "by_name": {"x": 1},
-    "maybe": {"name": "b"},
-}
-
-
-def test_an_attrs_class_has_a_schema_and_answers_become_instances():
-    output = output_of(Everything)
-    assert output.schema["required"] == ["count", "flag", "colour", "size", "leaves", "by_name"]
-    answer = output.read(GOOD)
-    assert answer == Everything(1, True, Colour.BLUE, "s", [Leaf("a", 1.5)], {"x": 1}, Leaf("b"))
-
-
-@pytest.mark.parametrize(
-    "change", [{"count": "1"}, {"colour": "green"}, {"more": 1}, {"leaves": [{}]}, {"size": "m"}]
-)
-def test_a_wrong_answer_says_what_is_wrong(change: Json):
-    with pytest.raises(WrongAnswerError):
-        output_of(Everything).read({**GOOD, **change})
-
-
-def test_a_class_that_contains_itself():
-    output = output_of(Node)
-    assert output.read({"value": 1, "next": {"value": 2, "next": None}}) == Node(1, Node(2))
-    with pytest.raises(WrongAnswerError):
-        output.read({"value": 1, "next": {"value": "2"}})
-
-
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        (int | str, [1, "a"]),
-        (float | str, [1.5, "a"]),
-        (str | list[str], ["a", ["a"]]),
-        (Literal["a"] | int, ["a", 1]),
-        (Leaf | str, [Leaf("a", 1.0), "a"]),
-        (bool | None, [True, None]),
-    ],
-)
-def test_one_of_several_types(kind: Any, values: list[Any]):
-    class_ = attrs.make_class("Made", {"value": attrs.field(type=kind)})
-    output = output_of(class_)
-    for value in values:
-        answer = attrs.asdict(value) if attrs.has(type(value)) else value
-        assert output.read({"value": answer}) == class_(value)
-    with pytest.raises(WrongAnswerError):
-        output.read({"value": {"no": "such thing"}})
-
-
-def test_a_type_that_json_does_not_tell_apart_is_refused_before_it_is_asked_for():
-    class_ = attrs.make_class("Made", {"value": attrs.field(type=list[int] | dict[str, int])})
-    with pytest.raises(OpenCodeConfigError, match="Made cannot be made of JSON"):
-        output_of(class_)
-    with pytest.raises(OpenCodeConfigError, match="for ever"):
-        output_of({"$ref": "#"}).read(1)
-
-
-def test_a_schema_is_taken_as_it_is():
-    output = output_of({"type": "array", "items": {"type": "integer"}})
-    assert output.read([1, 2]) == [1, 2]
-    with pytest.raises(WrongAnswerError, match=r"\$\[1\]"):
-        output.read([1, "2"])
-
-
-@pytest.mark.parametrize("kind", [int, "x", {"type": "nonsense"}, object()])
-def test_what_is_no_schema_is_refused(kind: Any):
-    with pytest.raises(OpenCodeConfigError, match="output"):
-        output_of(kind)
-
-
-def test_what_json_cannot_say_is_refused():
-    with pytest.raises(OpenCodeConfigError, match="no JSON schema"):
-        schema_of(bytes)
-
-
 def test_an_old_opencode_passes_over_permission_rules():
     rules = [rule("bash", "*", "deny")]
     check_taken({}, [])
     check_taken({"permission": [rule("*", "*", "allow"), *rules]}, rules)
     with pytest.raises(OpenCodeServerError, match="does not take permission rules"):
         check_taken({"id": "ses_1"}, rules)
-
-
-def test_a_schema_never_reaches_for_the_network():
-    output = output_of({"$ref": "http://127.0.0.1:9/schema.json"})
-    with pytest.raises(OpenCodeConfigError, match=r"127\.0"):
-        output.read({})

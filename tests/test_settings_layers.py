@@ -135,14 +135,16 @@ FLAGS = {"disable_autoupdate", "inherit_user_config", "thinking", "untrusted"}
 def test_set_to_its_default_is_not_unset(name: str) -> None:
     default = getattr(RunConfig(), name)
     assert not RunConfig().is_set(name)
-    explicit = RunConfig(**{name: default})
+    given: dict[str, Any] = {name: default}
+    explicit = RunConfig(**given)
     assert explicit.is_set(name)
     assert explicit == RunConfig()
     assert hash(explicit) == hash(RunConfig())
     assert attrs.evolve(explicit).is_set(name)
     assert not attrs.evolve(RunConfig(), model="p/m").is_set(name)
-    assert attrs.evolve(RunConfig(), **{name: not default}).is_set(name)
-    assert getattr(layered(RunConfig(**{name: not default}), explicit), name) is default
+    other: dict[str, Any] = {name: not default}
+    assert attrs.evolve(RunConfig(), **other).is_set(name)
+    assert getattr(layered(RunConfig(**other), explicit), name) is default
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,7 @@ def test_the_warden_of_a_killed_program_clears_its_worktrees(
         assert host.stdout is not None
         left, warden = host.stdout.readline().split()
         host.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100  # it ends a family, and starts a Python
     while Path("/proc", warden).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert Path(left).exists() is bool(act)
@@ -365,16 +365,14 @@ async def test_agents_in_worktrees(repository: Path) -> None:
         for n in range(4):
             swarm.start_soon(write, f"answer {n}\n", worktree=True)
         swarm.start_soon(write, "no worktree\n")
-        swarm.start_soon(write, "", worktree=True, workspace=repository.parent)
+        with pytest.raises(OpenCodeConfigError, match="is in no git repository"):
+            swarm.start_soon(write, "", worktree=True, workspace=repository.parent)
     async with open_swarm(world.server(), on_failure="collect") as homeless:
-        homeless.start_soon(write, "", worktree=True)
-    (outcome,) = homeless.outcomes()
-    with pytest.raises(OpenCodeConfigError, match="needs a workspace"):
-        outcome.unwrap()
+        with pytest.raises(OpenCodeConfigError, match="needs a workspace"):
+            homeless.start_soon(write, "", worktree=True)
     outcomes = swarm.outcomes()
     for n in range(4):
         assert f"+answer {n}\n" in (outcomes[n].diff or "")
     assert outcomes[4].diff is None
     assert (repository / "answer").read_text() == "no worktree\n"
-    assert isinstance(outcomes[5].error, OpenCodeConfigError)
     assert len(git(repository, "worktree", "list").splitlines()) == 1
