@@ -26,8 +26,13 @@ all its callers share."""
 PROBE_TIMEOUT_S = 60
 """``opencode --version`` takes a second, and several when many start at once on a cold disk."""
 
-OUR_PACKAGES = re.compile(r"opencode-(ai|(linux|darwin|windows)-.*)")
-"""What npm calls opencode, and its executables.  Plugins are called ``opencode-...``, too."""
+OUR_PACKAGES = re.compile(r"opencode-(ai|(linux|darwin|windows)-.*)|@opencode/cli(-.*)?")
+"""What npm calls opencode, and its executables; the last is 2.x.  Plugins are called
+``opencode-...``, too."""
+
+STATED = re.compile(r"(?:opencode )?v?((\d+)\.(\d+)\.(\d+)(?:[-+.]\S*)?)")
+"""What opencode prints when it is asked for its version: 1.x ``1.18.33``, 2.x
+``opencode v2.0.15``."""
 
 INSTALL_HINT = "install it with `npm install -g opencode-ai@1`, or give its path as `binary`"
 
@@ -61,33 +66,33 @@ def _checked(path: Path) -> str:
 
 
 def parse_version(text: str) -> tuple[int, int, int] | None:
-    """Read ``1.18.33``; ``None`` if it is no such thing."""
-    found = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)([-+.]\S*)?", text.strip())
-    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+    """Read ``1.18.33`` or ``opencode v2.0.15``; ``None`` if it is no such thing."""
+    found = STATED.fullmatch(text.strip())
+    return (int(found[2]), int(found[3]), int(found[4])) if found else None
 
 
 def check_version(version: str, *, of: str) -> str:
-    """Return the version if this library can drive it.
+    """Return the bare version if this library supports it.
 
     Args:
         version: what opencode says of itself.
         of: what said it, for the error's text.
 
     Raises:
-        OpenCodeVersionError: it is another generation, or no version at all.
+        OpenCodeVersionError: it is not supported, or no version at all.
     """
-    parsed = parse_version(version)
-    if parsed is None:
+    found = STATED.fullmatch(version.strip())
+    if found is None:
         raise OpenCodeVersionError(
             f"{of} is not opencode, or a broken one: asked for its version it said {version!r}"
         )
-    if parsed[0] != SUPPORTED_MAJOR:
+    if int(found[2]) != SUPPORTED_MAJOR:
         raise OpenCodeVersionError(
-            f"{of} is opencode {version}; this library drives {SUPPORTED_MAJOR}.x: install "
-            f"`opencode-ai@{SUPPORTED_MAJOR}`, or name the path of one",
-            version=version,
+            f"{of} is opencode {found[1]}, and this library supports only {SUPPORTED_MAJOR}.x "
+            f"(at least {SUPPORTED_MAJOR}.0.0, below {SUPPORTED_MAJOR + 1}.0.0); {INSTALL_HINT}",
+            version=found[1],
         )
-    return version
+    return found[1]
 
 
 def check_release(version: str, *, at_least: tuple[int, int, int], needed_for: str) -> None:
@@ -99,7 +104,7 @@ def check_release(version: str, *, at_least: tuple[int, int, int], needed_for: s
     if (parse_version(version) or at_least) < at_least:
         oldest = ".".join(map(str, at_least))
         raise OpenCodeVersionError(
-            f"{needed_for} needs opencode {oldest} or newer, and this is {version}", version=version
+            f"{needed_for} needs opencode {oldest} or newer, but this is {version}", version=version
         )
 
 

@@ -83,6 +83,11 @@ def health() -> Call[Json]:
     return Call("GET", "/global/health", an_object)
 
 
+def info() -> Call[Json]:
+    """The version of a 2.x server; 1.x has no such route."""
+    return Call("GET", "/api/info", an_object)
+
+
 def agents() -> Call[list[Json]]:
     return Call("GET", "/agent", objects)
 

@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import trio
 
 from opencode_trio._background import open_background
 from opencode_trio._binary import check_version
-from opencode_trio._endpoints import health
+from opencode_trio._endpoints import health, info
 from opencode_trio._isolation import ChildHome
 from opencode_trio._json import text_of
 from opencode_trio._lines import LineFramer
@@ -214,5 +214,13 @@ async def check_health(link: Link) -> str:
         OpenCodeServerError: the server does not answer as opencode does.
         OpenCodeVersionError: it is one that this library cannot drive.
     """
-    answer = await link.call(health())
+    try:
+        answer = await link.call(health())
+    except OpenCodeServerError as exc:
+        # 2.x has no such route, and answers every unknown one with a page of its web interface.
+        if exc.status_code == 200:
+            with suppress(OpenCodeServerError):
+                answer = await link.call(info())
+                check_version(text_of(answer, "version"), of=link.url)
+        raise
     return check_version(text_of(answer, "version"), of=link.url)

@@ -364,8 +364,9 @@ def test_a_home_is_expanded(hello, monkeypatch):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ("2.0.3", "2.0.3; this library drives 1.x"),
-        ("0.9.1", "drives 1.x"),
+        ("2.0.3", r"is opencode 2\.0\.3, and this library supports only 1\.x"),
+        ("opencode v2.0.15", r"is opencode 2\.0\.15, .*at least 1\.0\.0, below 2\.0\.0"),
+        ("0.9.1", r"supports only 1\.x"),
         ("", "is not opencode"),
         ("git version 1.39.2", "is not opencode"),
         ("this is fine", "is not opencode"),
@@ -377,7 +378,8 @@ async def test_other_versions_are_refused(make, workspace, version, words):
         await AsyncOpenCodeClient(fake.path).async_run("hi", workspace)
     assert fake.path in str(caught.value)
     assert fake.starts == 0
-    assert caught.value.version == (version if version in ("2.0.3", "0.9.1") else "")
+    bare = version.removeprefix("opencode v")
+    assert caught.value.version == (bare if parse_version(version) else "")
 
 
 async def test_other_programs_are_refused(workspace):
@@ -407,6 +409,7 @@ async def test_what_the_system_cannot_execute(tmp_path, workspace, content):
     [
         ("1.18.33", (1, 18, 33)),
         (" v1.2.3-beta.4+x\n", (1, 2, 3)),
+        ("opencode v2.0.15\n", (2, 0, 15)),
         ("1.2", None),
         ("git version 2.39.2", None),
         ("1.2.3 but not really", None),
@@ -422,6 +425,7 @@ def test_parse_version(text, version):
     [
         ('{"name": "opencode-ai", "version": "1.5.0"}', True),
         ('{"name": "opencode-linux-x64-musl", "version": "1.5.0"}', True),
+        ('{"name": "@opencode/cli-linux-x64-baseline", "version": "1.5.0"}', True),
         ('{"name": "opencode-plugin-mine", "version": "7.5.0"}', False),
         ('{"name": "opencode-ai", "version": 3}', False),
         ("nonsense", False),

@@ -128,6 +128,16 @@ async def test_who_answers_is_no_opencode(page: bytes, error: type[Exception], t
                 pass
 
 
+async def test_a_server_of_the_next_generation_is_refused_by_name():
+    page = answer(b"<!doctype html>", "text/html")
+    web = Web({"/global/health": page, "/api/info": answer(b'{"version": "2.0.15"}')})
+    async with running(web) as port:
+        with pytest.raises(OpenCodeVersionError, match=r"opencode 2\.0\.15.* only 1\.x") as caught:
+            async with connect_server(f"http://127.0.0.1:{port}"):
+                pass
+    assert caught.value.version == "2.0.15"
+
+
 async def test_a_password_in_the_address(caplog: pytest.LogCaptureFixture):
     caplog.set_level("DEBUG")
     echo = answer(b'{"name": "x", "data": {"message": "p@ss-word is not it"}}', status=403)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -134,14 +134,14 @@ async def in_another_run(use: Use) -> None:
 
 
 @asynccontextmanager
-async def a_run(tmp_path: Path) -> AsyncIterator[dict[str, Use]]:
+async def a_run(tmp_path: Path) -> AsyncGenerator[dict[str, Use]]:
     fake = fake_opencode(tmp_path / "fake", "exec sleep 1000\n")
     async with AsyncOpenCodeClient(fake.path).async_stream("go", tmp_path) as run:
         yield {"receive": run.receive, "aclose": run.aclose}
 
 
 @asynccontextmanager
-async def a_session(tmp_path: Path) -> AsyncIterator[dict[str, Use]]:
+async def a_session(tmp_path: Path) -> AsyncGenerator[dict[str, Use]]:
     async with talking(Agent()) as (session, link):
         server = OpenCodeServer(link, workspace=str(tmp_path), version="1.18.33")
         yield {
@@ -156,7 +156,7 @@ async def a_session(tmp_path: Path) -> AsyncIterator[dict[str, Use]]:
 
 
 @asynccontextmanager
-async def a_turn(tmp_path: Path) -> AsyncIterator[dict[str, Use]]:
+async def a_turn(tmp_path: Path) -> AsyncGenerator[dict[str, Use]]:
     async with talking(Agent()) as (session, _), session.stream("x") as turn:
         ask: Any = None
         yield {
@@ -168,7 +168,7 @@ async def a_turn(tmp_path: Path) -> AsyncIterator[dict[str, Use]]:
 
 
 @asynccontextmanager
-async def a_swarm(tmp_path: Path) -> AsyncIterator[dict[str, Use]]:
+async def a_swarm(tmp_path: Path) -> AsyncGenerator[dict[str, Use]]:
     async with open_swarm(World(x=after(1000)).server()) as swarm:
         agent = swarm.start_soon("x")
 
