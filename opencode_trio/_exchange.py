@@ -103,7 +103,9 @@ class Exchange:
         with trio.move_on_after(DRY_S):
             while not self._live.errors:
                 await self._moved.wait()
-        return turn_error(self._live.errors[-1]) if self._live.errors else error
+        if not self._live.errors:
+            return error
+        return turn_error(self._live.errors[-1], provider=self._live.provider)
 
     async def check_is_there(self) -> None:
         """See that what the agent failed with is not that somebody deleted its session.
