@@ -14,8 +14,8 @@ UNKNOWN_MODEL = re.compile(r"Model not found: ([^\s/]+)/(\S+?)\. Did you mean: (
 """What opencode says of a model that it cannot use, with names of models that are like it."""
 
 PROVIDER_FAILED = (
-    "a request to the provider %s failed: %s. opencode may repeat it up to five times, for more "
-    "than a minute"
+    "a request to the provider %s failed, and opencode may repeat it up to five times, for more "
+    "than a minute: %s"
 )
 """A warning, for it is silent meanwhile."""
 

@@ -634,7 +634,8 @@ async def test_the_first_failure_of_a_provider_is_a_warning(autojump_clock, capl
         child.stderr_tail = said
         reader.read(child)
     (warning,) = [record.getMessage() for record in caplog.records]
-    assert warning.startswith("a request to the provider corp failed: AI_APICallError: Cannot")
+    assert warning.startswith("a request to the provider corp failed, and opencode may repeat it")
+    assert ": AI_APICallError: Cannot connect" in warning
     assert child.times_let_go == 0
 
 
