@@ -24,7 +24,7 @@ from opencode_trio._reconcile import is_cut_off
 from opencode_trio._stored import StoredTurn
 from opencode_trio._tree_guard import Limits, TreeGuard
 from opencode_trio._turn import ANSWERED, RETURNED, StopReason
-from opencode_trio._verdict import verdict
+from opencode_trio._verdict import PROVIDER_FAILED, verdict
 from opencode_trio._work import Work, ended_in_time
 from opencode_trio.errors import OpenCodeError, OpenCodeLimitError, OpenCodeServerError
 from opencode_trio.events import (
@@ -35,6 +35,7 @@ from opencode_trio.events import (
     QuestionRejected,
     QuestionReplied,
     SessionDeleted,
+    SessionRetrying,
     TextDelta,
 )
 from opencode_trio.results import RunResult, result_of
@@ -183,6 +184,8 @@ class Course:
                 | QuestionRejected(request_id=name)
             ):
                 self.desk.settled(name)
+            case SessionRetrying(attempt=1, message=said):
+                _log.warning(PROVIDER_FAILED, self._live.provider or "of the model", said)
             case SessionDeleted(session_id=self._plan.root):
                 # opencode does not always answer the prompt then.
                 self._fail(deleted())
@@ -273,7 +276,10 @@ class Course:
             stop = "cancelled"  # opencode does not always say so
         self._stop_reason = self._stop_reason or stop
         self._result = self._result_of(fold)
-        if (failure := verdict(stop, fold.last_error, broken_off=_broken_off())) is not None:
+        failure = verdict(
+            stop, fold.last_error, broken_off=_broken_off(), provider=self._live.provider
+        )
+        if failure is not None:
             self._fail(failure)
 
     @trio.lowlevel.enable_ki_protection

@@ -12,7 +12,8 @@ import trio
 
 from opencode_trio._bus_wire import message_events
 from opencode_trio._endpoints import Call
-from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._files import images_of
+from opencode_trio._json import Json, object_of, objects_of, text_of
 from opencode_trio._link import LOST
 from opencode_trio._live import LiveTurn
 from opencode_trio._reconcile import is_cut_off, is_whole_turn, settle
@@ -103,7 +104,20 @@ class Exchange:
         with trio.move_on_after(DRY_S):
             while not self._live.errors:
                 await self._moved.wait()
-        return turn_error(self._live.errors[-1]) if self._live.errors else error
+        if not self._live.errors:
+            return self._with_images(error) if status == 400 else error
+        return turn_error(self._live.errors[-1], provider=self._live.provider)
+
+    def _with_images(self, error: OpenCodeError) -> OpenCodeError:
+        """Name the images of a prompt that was refused: opencode does so if it cannot decode one."""
+        images = images_of(objects_of(object_of(self._call.body).get("parts")))
+        if not images:
+            return error
+        text = (
+            f"{error.args[0]}; opencode refuses a prompt with an image that it cannot decode. "
+            f"This one has {', '.join(images)}"
+        )
+        return OpenCodeServerError(text, status_code=400)
 
     async def check_is_there(self) -> None:
         """See that what the agent failed with is not that somebody deleted its session.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +17,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from opencode_trio._json import Json
+from opencode_trio._json import Json, text_of
 from opencode_trio.errors import OpenCodeConfigError
 
 
@@ -40,13 +41,67 @@ async def file_parts(files: Sequence[FileLike]) -> list[Json]:
     """Read files and put them into parts of a prompt.
 
     Raises:
-        OpenCodeConfigError: a file cannot be read.
+        OpenCodeConfigError: a file cannot be read, or is a damaged image.
 
     **Cancellation**: takes effect between two files.
     """
     if isinstance(files, str | bytes | os.PathLike):
         raise OpenCodeConfigError(f"files: expected a list, got {files!r}")
-    return [_part(await _attachment(file)) for file in files]
+    attachments = [await _attachment(file) for file in files]
+    for number, attachment in enumerate(attachments):
+        if problem := damage_of(attachment):
+            raise OpenCodeConfigError(f"files: {_name(attachment.filename, number)} {problem}")
+    return [_part(attachment) for attachment in attachments]
+
+
+def damage_of(file: Attachment) -> str:
+    """Say what is wrong with an image; empty if nothing is, as far as that is quick to see.
+
+    opencode decodes images, and refuses a prompt with one that it cannot decode.
+    """
+    if not file.media_type.startswith("image/"):
+        return ""
+    if not file.data:
+        return "is an empty file, and no image"
+    if file.data.startswith(PNG_BEGINS) and not _is_whole_png(file.data):
+        return "is a damaged PNG image: it is incomplete, or a checksum is wrong"
+    return ""
+
+
+PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
+
+
+def _is_whole_png(data: bytes) -> bool:
+    """Check the chunks: four bytes of length, four of kind, the content, and a CRC of the last two.
+
+    Decoders overlook a wrong CRC of a chunk that they can do without: its kind begins in lower
+    case.
+    """
+    at = len(PNG_BEGINS)
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        kind = data[at + 4 : at + 8]
+        crc = data[end : end + 4]
+        if len(crc) < 4 or (kind.isupper() and crc != zlib.crc32(data[at + 4 : end]).to_bytes(4)):
+            return False
+        if kind == b"IEND":
+            return True
+        at = end + 4
+    return False
+
+
+def images_of(parts: Sequence[Json]) -> list[str]:
+    """Name the images among the parts of a prompt, as errors call them."""
+    files = [part for part in parts if part.get("type") == "file"]
+    return [
+        f"{_name(text_of(part, 'filename'), number)} ({kind})"
+        for number, part in enumerate(files)
+        if (kind := text_of(part, "mime")).startswith("image/")
+    ]
+
+
+def _name(filename: str, number: int) -> str:
+    return repr(filename) if filename else f"files[{number}]"
 
 
 async def _attachment(file: FileLike) -> Attachment:

@@ -57,7 +57,14 @@ class LiveTurn:
     """The tool of each call."""
     retrying: set[str | None] = attrs.field(factory=set[str | None], init=False)
     """The sessions that wait for a provider."""
+    model: str | None = attrs.field(default=None, init=False)
+    """The model that the session asked last, as ``provider/model``."""
     _deltas: DeltaSorter = attrs.field(factory=DeltaSorter, init=False)
+
+    @property
+    def provider(self) -> str:
+        """Whose model was asked last; empty if that is not known."""
+        return (self.model or "").partition("/")[0]
 
     def take(self, event: Event, now_s: float) -> list[Event]:
         """Take an event of the session's tree; return what to show of it.
@@ -104,6 +111,7 @@ class LiveTurn:
             case MessageUpdated(role="assistant", message_id=str(message)):
                 if event.session_id == self.root:
                     self.answers.add(message)
+                    self.model = event.model or self.model
                 if event.is_complete:
                     self.complete.add(message)
                 if event.agent and event.session_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -20,11 +21,12 @@ from opencode_trio._lines import MAX_LINE_BYTES, LineFramer, LineTooLongError
 from opencode_trio._output import Spool
 from opencode_trio._process import Child, open_child
 from opencode_trio._redact import NOTHING_KNOWN, Redactor
-from opencode_trio._run_end import AGENT_FALLBACK, end_of_run, failure_of_run, plain
+from opencode_trio._run_end import AGENT_FALLBACK, FAILED_REQUEST, end_of_run, failure_of_run, plain
 from opencode_trio._run_wire import parse_event_line, run_event
 from opencode_trio._scratch import shortage
 from opencode_trio._trio_run import TrioRun
 from opencode_trio._turn import OVER, StopReason
+from opencode_trio._verdict import PROVIDER_FAILED
 from opencode_trio.errors import (
     OpenCodeError,
     OpenCodeLimitError,
@@ -32,6 +34,8 @@ from opencode_trio.errors import (
 )
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult, result_of
+
+_log = logging.getLogger("opencode_trio")
 
 SETTLE_S = 10.0
 """How long opencode may take to exit once it has nothing left to do.  Usually that is half a second;
@@ -234,7 +238,7 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator
         stdin=plan.prompt,
         redact=plan.redactor.text,
         make_output=Spool,
-        on_stderr=_stop_wrong_agent,
+        on_stderr=_StderrReader().read,
     ) as child:
         run = OwnedRun(child, plan, log)
         try:
@@ -243,7 +247,19 @@ async def open_run(plan: RunPlan, log: EventLog | None = None) -> AsyncGenerator
             run.leave()
 
 
-def _stop_wrong_agent(child: Child) -> None:
-    # Said before the model is asked: end it while it has cost nothing.
-    if AGENT_FALLBACK.search(plain(child.stderr_tail)):
-        child.let_go()
+class _StderrReader:
+    """Acts on what only stderr tells."""
+
+    def __init__(self) -> None:
+        self._has_warned = False
+
+    def read(self, child: Child) -> None:
+        """Take what has come so far."""
+        said = plain(child.stderr_tail)
+        # Said before the model is asked: end it while it has cost nothing.
+        if AGENT_FALLBACK.search(said):
+            child.let_go()
+        failed = FAILED_REQUEST.search(said)
+        if failed is not None and not self._has_warned:
+            self._has_warned = True
+            _log.warning(PROVIDER_FAILED, *failed.groups())

@@ -18,6 +18,11 @@ from opencode_trio.results import RunResult
 AGENT_FALLBACK = re.compile(r'^! *agent "([^"]*)" .*[Ff]alling back to default agent', re.MULTILINE)
 """What opencode says, on stderr alone, when it runs another agent than the one asked for."""
 
+FAILED_REQUEST = re.compile(
+    r'message="stream error" providerID=(\S+) .*?error\.error="((?:[^"\\]|\\.)*)"'
+)
+"""What the log says of each request that a provider failed, also of those that are made again."""
+
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -56,7 +61,13 @@ def failure_of_run(result: RunResult, last_error: ErrorInfo | None) -> OpenCodeE
         )
     if last_error is not None:
         last_error = attrs.evolve(last_error, message=_true_message(last_error, result.stderr))
-    return verdict(result.stop_reason or "incomplete", last_error, broken_off=_broken_off(result))
+    failed = FAILED_REQUEST.findall(result.stderr)
+    return verdict(
+        result.stop_reason or "incomplete",
+        last_error,
+        broken_off=_broken_off(result),
+        provider=failed[-1][0] if failed else "",
+    )
 
 
 def _broken_off(result: RunResult) -> OpenCodeError:

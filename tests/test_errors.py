@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
 
 from opencode_trio import errors
+from opencode_trio._verdict import turn_error
 from opencode_trio.errors import (
     STDERR_IN_A_MESSAGE,
     OpenCodeBinaryNotFoundError,
@@ -105,6 +107,49 @@ def test_a_copy_carries_the_same(
     assert there.args == error.args
     assert vars(there) == vars(error)
     assert str(there) == str(error)
+
+
+UNKNOWN = "ProviderModelNotFoundError: Model not found: {}. Did you mean: {}?"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (UNKNOWN.format("anthropic/opus", "opus, opus-2"), "'anthropic' .* set ANTHROPIC_API_KEY,"),
+        (
+            UNKNOWN.format("openrouter/z-ai/glm-5", "z-ai/glm-5"),
+            "'z-ai/glm-5' .* OPENROUTER_API_KEY",
+        ),
+        (UNKNOWN.format("google/x", "y, x"), "GEMINI_API_KEY, or run `opencode auth login`"),
+        (UNKNOWN.format("corp/x", "x"), "set the environment variable of its API key"),
+        (UNKNOWN.format("anthropic/opsu", "opus"), "^UnknownError: Provider.*Did you mean: opus"),
+        ("Model not found: nope/x.", "^UnknownError: Model not found"),
+    ],
+)
+def test_a_model_of_a_provider_without_credentials_is_not_called_misspelt(
+    said: str, words: str
+) -> None:
+    error = turn_error(ErrorInfo("UnknownError", said))
+    assert re.search(words, str(error))
+    assert error.error.message == said
+
+
+@pytest.mark.parametrize(
+    ("info", "provider", "text"),
+    [
+        (ErrorInfo("APIError", "no", 401), "", "APIError (HTTP 401): no"),
+        (ErrorInfo("APIError", "no", 401), "corp", "APIError (HTTP 401): no (provider 'corp')"),
+        (
+            ErrorInfo("APIError", "no", data={"metadata": {"url": "https://u:k@h:8/v1?key=k"}}),
+            "corp",
+            "APIError: no (provider 'corp', https://h:8/v1)",
+        ),
+        (ErrorInfo("APIError", "no", data={"metadata": {"url": "http://h/"}}), "", "(http://h/)"),
+        (ErrorInfo("ContextOverflowError", "long"), "corp", "ContextOverflowError: long"),
+    ],
+)
+def test_a_failed_request_names_who_was_asked(info: ErrorInfo, provider: str, text: str) -> None:
+    assert str(turn_error(info, provider=provider)).endswith(text)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from opencode_trio._files import Attachment, FileLike, file_parts
+from opencode_trio._files import Attachment, FileLike, damage_of, file_parts, images_of
 from opencode_trio.errors import OpenCodeConfigError
 
 
@@ -61,3 +62,56 @@ async def test_what_is_not_on_disk() -> None:
 async def test_what_cannot_be_sent_is_refused(files: Any, problem: str) -> None:
     with pytest.raises(OpenCodeConfigError, match=problem):
         await file_parts(files)
+
+
+# --- images ----------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, content: bytes = b"", crc: int | None = None) -> bytes:
+    checksum = zlib.crc32(kind + content) if crc is None else crc
+    return len(content).to_bytes(4) + kind + content + checksum.to_bytes(4)
+
+
+BEGINS, HEADER, END = b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", b"x" * 13), chunk(b"IEND")
+PIXELS = chunk(b"IDAT", b"pixels")
+WHOLE = BEGINS + HEADER + PIXELS + END
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "problem"),
+    [
+        (WHOLE, "image/png", ""),
+        (WHOLE, "image/jpeg", ""),  # opencode looks at the content, too
+        (WHOLE + b"more", "image/png", ""),
+        (BEGINS + HEADER + chunk(b"tEXt", b"x", crc=1) + PIXELS + END, "image/png", ""),
+        (b"", "image/png", "empty"),
+        (b"", "text/plain", ""),
+        (b"anything", "image/webp", ""),  # only opencode can tell
+        (BEGINS, "image/png", "damaged PNG"),
+        (WHOLE[:-1], "image/png", "damaged PNG"),
+        (WHOLE[:-20], "image/jpeg", "damaged PNG"),
+        (BEGINS + HEADER + PIXELS, "image/png", "damaged PNG"),
+        (BEGINS + HEADER + chunk(b"IDAT", b"pixels", crc=1) + END, "image/png", "damaged PNG"),
+        (BEGINS + b"\xff" * 20, "image/png", "damaged PNG"),
+        (WHOLE[:-20], "application/octet-stream", ""),
+    ],
+)
+def test_a_damaged_image_is_seen(data: bytes, kind: str, problem: str) -> None:
+    found = damage_of(Attachment(data, kind))
+    assert problem in found
+    assert bool(found) == bool(problem)
+
+
+async def test_a_damaged_image_is_named_and_not_sent(tmp_path: Path) -> None:
+    file = tmp_path / "shot.png"
+    file.write_bytes(WHOLE[:-20])
+    with pytest.raises(OpenCodeConfigError, match=r"files: 'shot\.png' is a damaged PNG image"):
+        await file_parts([file])
+    with pytest.raises(OpenCodeConfigError, match=r"files: files\[1\] is a damaged PNG image"):
+        await file_parts([(WHOLE, "image/png"), (WHOLE[:-20], "image/png")])
+
+
+async def test_images_are_named() -> None:
+    files = [(b"x", "text/plain"), (b"x", "image/gif"), Attachment(b"x", "image/webp", "a.webp")]
+    parts = [{"type": "text", "text": "look"}, *await file_parts(files)]
+    assert images_of(parts) == ["files[1] (image/gif)", "'a.webp' (image/webp)"]

@@ -15,7 +15,7 @@ from trio.testing import assert_checkpoints
 
 from opencode_trio._process import Child
 from opencode_trio._redact import Redactor
-from opencode_trio._run import SETTLE_S, OwnedRun, RunPlan
+from opencode_trio._run import SETTLE_S, OwnedRun, RunPlan, _StderrReader
 from opencode_trio._run_end import end_of_run, plain
 from opencode_trio._run_wire import parse_event_line
 from opencode_trio.errors import (
@@ -613,6 +613,30 @@ async def test_an_error_of_the_model_can_be_branched_on(autojump_clock):
         await collect(run)
     found = caught.value
     assert (found.name, found.status_code, found.is_retryable) == ("APIError", 401, False)
+
+
+LOG_OF_A_FAILED_REQUEST = (
+    'level=ERROR message="stream error" providerID=corp modelID=m small=false agent=build '
+    'error.error="AI_APICallError: Cannot connect to API: \\"refused\\""\n'
+)
+
+
+async def test_a_provider_that_cannot_be_reached_is_named(autojump_clock):
+    failed = error("APIError", message="Cannot connect", metadata={"url": "http://corp:9/v1/chat"})
+    run = run_of(FakeChild(failed, exit_code=1, stderr=LOG_OF_A_FAILED_REQUEST))
+    with pytest.raises(OpenCodeTurnError, match=r"\(provider 'corp', http://corp:9/v1/chat\)"):
+        await collect(run)
+
+
+async def test_the_first_failure_of_a_provider_is_a_warning(autojump_clock, caplog):
+    child, reader = FakeChild(), _StderrReader()
+    for said in ("", LOG_OF_A_FAILED_REQUEST, LOG_OF_A_FAILED_REQUEST * 2):
+        child.stderr_tail = said
+        reader.read(child)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("a request to the provider corp failed, and opencode may repeat it")
+    assert ": AI_APICallError: Cannot connect" in warning
+    assert child.times_let_go == 0
 
 
 LOG_OF_A_BAD_MODEL = (

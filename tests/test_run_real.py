@@ -22,6 +22,7 @@ from opencode_trio import (
     OpenCodeLimitError,
     OpenCodeProcessError,
     OpenCodeTurnError,
+    RunConfig,
     RunResult,
     TokenUsage,
     ToolPart,
@@ -354,3 +355,10 @@ async def test_a_provider_on_this_machine_is_not_asked_through_a_proxy(
         cfg = model.run_config()
         result = await client.async_run("go", workspaces(), run_cfg=cfg, timeout_s=60)
     assert result.final_text == "hi"
+
+
+async def test_a_model_without_credentials_is_told_which_it_needs(client, workspaces, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    cfg = RunConfig(model="anthropic/claude-haiku-4-5")
+    with pytest.raises(OpenCodeTurnError, match="has no credentials: set ANTHROPIC_API_KEY"):
+        await client.async_run("go", workspaces(), run_cfg=cfg, timeout_s=60)

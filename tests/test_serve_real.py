@@ -745,6 +745,12 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
             assert "the note's text" in contents
             with pytest.raises(OpenCodeConfigError, match=r"gone\.txt"):
                 await session.send("look", files=[tmp_path / "gone.txt"])
+            if not is_before(server, 18):  # they decode no images
+                with pytest.raises(
+                    OpenCodeServerError, match=r"cannot decode.*files\[0\] \(image/gif"
+                ):
+                    await session.send("look", files=[(b"GIF89a", "image/gif")])
+                assert (await session.send("child")).final_text == "ok"
             assert (await session.command("greet", "Bob")).final_text == "hello Bob"
             shell = await session.shell("echo from the shell")
             assert "from the shell" in str(shell)

@@ -515,6 +515,22 @@ async def test_silence_is_an_error_unless_somebody_is_waited_for(
         assert 525 < trio.current_time() - start < 540
 
 
+async def test_the_first_failure_of_a_provider_is_a_warning(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+):
+    agent = Agent()
+    async with talking(agent) as (session, _), session.stream("x"):
+        await settled(1)
+        for attempt in (1, 2, 3):
+            agent.server.say(fake.status(ROOT, "retry", attempt=attempt, next=0, message="refused"))
+        await settled(1)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("a request to the provider ")
+    assert warning.endswith(
+        "opencode may repeat it up to five times, for more than a minute: refused"
+    )
+
+
 async def test_a_failed_turn(autojump_clock: trio.testing.MockClock):
     agent = Agent()
     async with talking(agent) as (session, _):
