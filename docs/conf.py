@@ -109,6 +109,10 @@ def process_signature(*event: Any) -> tuple[str, str] | None:
         for field in attrs.fields(obj):  # a converter takes anything, which says nothing
             anything = rf"\b{field.alias}: (?:~typing\.)?Any\b"
             signature = re.sub(anything, f"{field.alias}: {field.type}", signature)
+    # Of a context manager, what its block gets.
+    returns = re.sub(
+        r"^(?:~?collections\.abc\.)?(?:Async)?Generator\[(.*)\]$", r"\1", returns or ""
+    )
     return signature.replace("NOTHING", "..."), returns
 
 
