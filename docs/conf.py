@@ -11,6 +11,7 @@ import attrs
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import TypeAliasForwardRef
 
@@ -87,6 +88,14 @@ nitpick_ignore = [
 def setup(app: Sphinx) -> None:
     """Mend what autodoc and napoleon make of our docstrings and signatures."""
     app.add_directive("alias", Alias)
+    # Sphinx looks for the overloads of a method in the module of the class that inherits it.
+    heir, heritage = map(
+        ModuleAnalyzer.for_module, ("opencode_trio.swarm", "opencode_trio._together")
+    )
+    heir.analyze()
+    heritage.analyze()
+    for name, overloads in heritage.overloads.items():
+        heir.overloads[name.replace("Together.", "Swarm.")] = overloads
     app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", process_signature)
     app.connect("doctree-read", process_types)

@@ -69,7 +69,8 @@ class AsyncOpenCodeClient:
         if startup_concurrency < 1:
             raise OpenCodeConfigError(f"startup_concurrency: at least 1, not {startup_concurrency}")
         check_delay("startup_delay_s", startup_delay_s)
-        self.binary = binary
+        self.binary: str = binary
+        """What it was made with: a name on ``PATH``, or a path."""
         self._isolate_db = isolate_db
         self._startup_delay_s = startup_delay_s
         self._starting = trio.Semaphore(startup_concurrency)
