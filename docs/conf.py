@@ -77,16 +77,10 @@ intersphinx_mapping = (
     else {}
 )
 nitpick_ignore_regex = [(r"py:.*", r"(?!opencode_trio\.[a-z]).*")]
-# Only a server makes a session, and only `open_scripted_model` a model; what they are made of is
-# nobody else's business.
-nitpick_ignore = [
-    ("py:class", "opencode_trio.session.SessionPlan"),
-    ("py:class", "opencode_trio.testing._ledger.Ledger"),
-]
 
 
 def setup(app: Sphinx) -> None:
-    """Mend what autodoc and napoleon make of our docstrings and signatures."""
+    """Fix what autodoc and napoleon make of our docstrings and signatures."""
     app.add_directive("alias", Alias)
     # Sphinx looks for the overloads of a method in the module of the class that inherits it.
     heir, heritage = map(
