@@ -11,6 +11,7 @@ import attrs
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import TypeAliasForwardRef
 
@@ -76,17 +77,19 @@ intersphinx_mapping = (
     else {}
 )
 nitpick_ignore_regex = [(r"py:.*", r"(?!opencode_trio\.[a-z]).*")]
-# Only a server makes a session, and only `open_scripted_model` a model; what they are made of is
-# nobody else's business.
-nitpick_ignore = [
-    ("py:class", "opencode_trio.session.SessionPlan"),
-    ("py:class", "opencode_trio.testing._ledger.Ledger"),
-]
 
 
 def setup(app: Sphinx) -> None:
-    """Mend what autodoc and napoleon make of our docstrings and signatures."""
+    """Fix what autodoc and napoleon make of our docstrings and signatures."""
     app.add_directive("alias", Alias)
+    # Sphinx looks for the overloads of a method in the module of the class that inherits it.
+    heir, heritage = map(
+        ModuleAnalyzer.for_module, ("opencode_trio.swarm", "opencode_trio._together")
+    )
+    heir.analyze()
+    heritage.analyze()
+    for name, overloads in heritage.overloads.items():
+        heir.overloads[name.replace("Together.", "Swarm.")] = overloads
     app.connect("autodoc-process-docstring", process_docstring, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", process_signature)
     app.connect("doctree-read", process_types)
@@ -109,6 +112,10 @@ def process_signature(*event: Any) -> tuple[str, str] | None:
         for field in attrs.fields(obj):  # a converter takes anything, which says nothing
             anything = rf"\b{field.alias}: (?:~typing\.)?Any\b"
             signature = re.sub(anything, f"{field.alias}: {field.type}", signature)
+    # Of a context manager, what its block gets.
+    returns = re.sub(
+        r"^(?:~?collections\.abc\.)?(?:Async)?Generator\[(.*)\]$", r"\1", returns or ""
+    )
     return signature.replace("NOTHING", "..."), returns
 
 

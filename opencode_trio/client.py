@@ -89,7 +89,8 @@ class AsyncOpenCodeClient:
         if startup_concurrency < 1:
             raise OpenCodeConfigError(f"startup_concurrency: at least 1, not {startup_concurrency}")
         check_delay("startup_delay_s", startup_delay_s)
-        self.binary = binary
+        self.binary: str = binary
+        """What it was made with: a name on ``PATH``, or a path."""
         self._isolate_db = isolate_db
         self._startup_delay_s = startup_delay_s
         self._startup_concurrency = startup_concurrency
@@ -131,8 +132,8 @@ class AsyncOpenCodeClient:
                 one, or the host's; made if it is missing, never removed.
 
         Returns:
-            The result, whose `stop_reason` says how the turn ended: a refused permission or an
-            answer cut at its limit is a result.
+            The result, whose `stop_reason` says how the turn ended.  A refused permission, or an
+            answer that reached its limit, is a result.
 
         Raises:
             OpenCodeConfigError: prompt, workspace, log file or settings cannot be right.
@@ -144,7 +145,7 @@ class AsyncOpenCodeClient:
             OpenCodeProcessError: opencode crashed, or ended without an answer.
             OpenCodeCancelledError: the turn was aborted, though not by you.
 
-            All but the first three carry what had arrived, as ``partial``.
+        All errors but the first three carry what had arrived, as ``partial``.
 
         **Cancellation**: ends the agent and everything it started before it lets go, in at most
         the time of `opencode_trio.Graces`.
@@ -228,7 +229,7 @@ class AsyncOpenCodeClient:
             OpenCodeServerError: it was not ready in time.
             OpenCodeProcessError: it ended before it was ready.
 
-            And those of `async_run` for what cannot be right.
+        Invalid arguments raise the same errors as in `async_run`.
 
         **Cancellation**: ends the server and everything it started before it lets go.
         """

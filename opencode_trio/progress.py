@@ -73,7 +73,7 @@ async def show_progress(
     Raises:
         ImportError: a table is wanted, and the extra `progress` is not installed.
 
-        And what the swarm's block raises, as it is.
+    What the swarm's block raises comes out unchanged.
 
     **Cancellation**: cancels the swarm, shows how that ends, and leaves the terminal as it was.
     """

@@ -115,7 +115,10 @@ class OpenCodeServer:
 
     @property
     def password(self) -> str | None:
-        """The password it wants, for other clients of it; the user is ``opencode``."""
+        """The password it wants, for other clients; ``None`` if it wants none.
+
+        The user name of a server that this library has started is ``opencode``.
+        """
         return self._link.password
 
     @property

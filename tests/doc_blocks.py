@@ -1,4 +1,8 @@
-"""The Python blocks of the README and the docs: each is a whole program."""
+"""The Python blocks of the README and the docs: each is a whole program.
+
+Programs of docs/examples are shown on some pages, where GitHub shows them, too.  To copy them there
+once they have changed, run this file.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,11 @@ PAGES = [
 # ```python, and MyST's ```{code-block} python with its options.
 BLOCK = re.compile(
     r"^(?P<indent> *)```(?:python|\{code-block\} python)\n(?P<code>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+# The comment is not shown.
+QUOTED = re.compile(
+    r"^<!-- (?P<file>examples/[\w/.]+)(?P<part>, in part)? -->\n\n```py\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 OPTIONS = re.compile(r"^ *:\w+:.*$", re.MULTILINE)
@@ -49,3 +58,35 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+class Quotation(NamedTuple):
+    """A program of docs/examples, or a part of one, as a page shows it."""
+
+    page: str
+    file: Path
+    is_part: bool
+    code: str
+
+
+def quotations_of(page: Path) -> Iterator[Quotation]:
+    for found in QUOTED.finditer(page.read_text("utf-8")):
+        file = ROOT / "docs" / found["file"]
+        yield Quotation(page.name, file, found["part"] is not None, found["code"])
+
+
+def copy_programs(page: Path) -> None:
+    def copied(found: re.Match[str]) -> str:
+        if found["part"]:
+            return found[0]
+        program = (ROOT / "docs" / found["file"]).read_text("utf-8")
+        return f"<!-- {found['file']} -->\n\n```py\n{program}```"
+
+    text = page.read_text("utf-8")
+    if (new := QUOTED.sub(copied, text)) != text:
+        page.write_text(new, "utf-8")
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        copy_programs(page)

@@ -20,7 +20,7 @@ import pytest
 import trio
 
 import opencode_trio.testing
-from doc_blocks import BLOCKS, PAGES, ROOT, Block
+from doc_blocks import BLOCKS, PAGES, ROOT, Block, quotations_of
 from opencode_trio.testing import ModelRequest, open_scripted_model
 
 
@@ -77,6 +77,36 @@ def test_blocks_are_found() -> None:
     fences = sum(page.read_text("utf-8").count("```python") for page in PAGES)
     fences += sum(page.read_text("utf-8").count("```{code-block} python") for page in PAGES)
     assert len(BLOCKS) == fences
+
+
+def test_programs_that_are_shown_are_those_that_are_tested() -> None:
+    """GitHub includes no files: a page holds its programs, which `tests/doc_blocks.py` copies."""
+    shown = [quotation for page in PAGES for quotation in quotations_of(page)]
+    for page, file, is_part, code in shown:
+        program = file.read_text("utf-8")
+        assert code in program if is_part else code == program, f"{file} on {page}"
+    examples = (ROOT / "docs/examples").rglob("*.py")
+    assert {quotation.file for quotation in shown if not quotation.is_part} == set(examples)
+    assert not any("literalinclude" in page.read_text("utf-8") for page in PAGES)
+
+
+GENERATED = re.compile(r"<!-- measured -->.*?<!-- until here -->", re.DOTALL)
+FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+
+
+def test_lines_of_prose_are_short() -> None:
+    """So that a diff shows what has changed.  What programs print is as long as it is."""
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        prose = FENCED.sub("", GENERATED.sub("", page.read_text("utf-8")))
+        assert [line for line in prose.splitlines() if len(line) > 100] == [], page.name
+
+
+RELATIVE_LINK = re.compile(r"\]\((?!https?:|#)([^)#]*)(#[^)]+)?\)")
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for target, _ in RELATIVE_LINK.findall((ROOT / "README.md").read_text("utf-8")):
+        assert (ROOT / target).exists(), target
 
 
 NAMED_TEST = re.compile(r"`(tests/\w+\.py)::(\w+)`")

@@ -185,7 +185,7 @@ async def test_guards_count_though_the_prompt_was_not_told(autojump_clock: trio.
                 await turn.wait()
 
 
-async def test_a_step_that_is_found_after_the_next_has_begun_is_not_followed_by_another(
+async def test_a_step_found_after_the_next_has_begun_is_not_followed_by_another(
     autojump_clock: trio.testing.MockClock,
 ):
     agent = Agent()

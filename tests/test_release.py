@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import runpy
+import sys
+import types
 from pathlib import Path
+
+import pytest
 
 import opencode_trio
 
@@ -55,3 +60,21 @@ def test_the_version_is_written_once() -> None:
     }
     assert list(found) == ["opencode_trio/__init__.py"], found
     assert "opencode_trio.__version__" in (ROOT / "docs/conf.py").read_text("utf-8")
+
+
+def test_pypi_shows_a_readme_whose_links_work() -> None:
+    """PyPI knows no repository: a relative link is made absolute, or is its text alone."""
+    hatchling = types.ModuleType("hatchling.metadata.plugin.interface")
+    hatchling.MetadataHookInterface = object  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, hatchling.__name__, hatchling)
+        for_pypi = runpy.run_path(str(ROOT / "hatch_build.py"))["for_pypi"]
+    text = "![A\npicture](a.svg), [guide](docs/x.md#y), [site](https://z), [below](#there)."
+    assert for_pypi(text, None) == ", guide, [site](https://z), [below](#there)."
+    assert for_pypi(text, "https://h/p") == (
+        "![A\npicture](https://h/p/raw/main/a.svg), [guide](https://h/p/blob/main/docs/x.md#y), "
+        "[site](https://z), [below](#there)."
+    )
+    published = for_pypi((ROOT / "README.md").read_text("utf-8"), None)
+    assert "](docs/" not in published
+    assert "pictures/" not in published

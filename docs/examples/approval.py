@@ -1,9 +1,9 @@
-"""A human in the loop: the agent asks at the terminal before it acts, and when it has to know.
+"""A human in the loop: the agent asks at the terminal before it acts, and when it has a question.
 
     python docs/examples/approval.py
     python docs/examples/approval.py --model anthropic/claude-haiku-4-5
 
-The first has a script play the model.  Where there is no terminal, everything is refused.
+In the first, a script plays the model. Without a terminal, everything is refused.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ PERMISSION = {"*": "deny", "question": "allow", "bash": "ask"}
 
 
 class Human:
-    """Somebody at the terminal, who is asked one thing at a time."""
+    """Somebody at the terminal. They are asked one thing at a time."""
 
     def __init__(self) -> None:
         self._attention = trio.Lock()
 
     async def allow(self, request: PermissionRequest) -> PermissionAnswer:
-        """Answer a request for permission; a reason to refuse is told to the model."""
+        """Answer a request for permission. The model is told the reason for a refusal."""
         wanted = ", ".join(request.patterns)
         answer = await self._ask(f"May it use {request.permission}: {wanted}\n  yes, or why not? ")
         if answer.lower() in {"y", "yes"}:
@@ -49,7 +49,7 @@ class Human:
         return Reject(answer or "nobody answered")
 
     async def choose(self, request: QuestionRequest) -> Sequence[Sequence[str]] | None:
-        """Answer the model's questions, each by the number of an option or in words of one's own.
+        """Answer the model's questions, each with the number of an option, or in your own words.
 
         Nothing dismisses them.
         """
@@ -65,18 +65,18 @@ class Human:
         return answers
 
     async def _ask(self, text: str) -> str:
-        """Ask, and return the line that is typed.  Cancelled, it takes nothing from the next."""
+        """Ask, and return the line that is typed. If cancelled, it leaves the next line alone."""
         if not sys.stdin.isatty():
             return ""
         async with self._attention:
-            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is not an answer
             print(text, end="", flush=True)
             await trio.lowlevel.wait_readable(sys.stdin)
-            return os.read(sys.stdin.fileno(), 4096).decode().strip()  # a terminal gives a line
+            return os.read(sys.stdin.fileno(), 4096).decode().strip()  # a terminal returns one line
 
 
 async def main(model: str) -> None:
-    """Let the agent do it, and look at what it has done."""
+    """Let the agent work, and look at what it has done."""
     human = Human()
     with tempfile.TemporaryDirectory() as directory:
         async with (

@@ -44,7 +44,7 @@ class App:
                 await receive()
                 await send({"type": f"lifespan.{moment}.complete"})
             return
-        body = (await receive())["body"].decode()  # a short one comes in one message
+        body = (await receive())["body"].decode()  # a short body comes in one message
         match scope["path"].split("/"):
             case ["", "run"]:
                 await begin(send, 200, "text/event-stream")
@@ -95,7 +95,7 @@ async def begin(send: Any, status: int, media_type: str) -> None:
 
 
 def play(request: ModelRequest) -> ReplyLike:
-    """Play the model, where there is no real one."""
+    """Play the model, if there is no real one."""
     if not request.tool_results:
         return ToolCall("bash", {"command": "echo noted > note.txt", "description": "Note it"})
     return f"The tool said: {request.tool_results[-1]}"
@@ -104,7 +104,7 @@ def play(request: ModelRequest) -> ReplyLike:
 async def main(model: str, workspace: str, port: int) -> None:
     """Serve until Ctrl+C."""
     config = Config()
-    config.bind = [f"127.0.0.1:{port}"]  # anybody who reaches it can use it
+    config.bind = [f"127.0.0.1:{port}"]  # anybody who can reach it can use it
     config.loglevel = "WARNING"
     permission = {"*": "deny", "bash": "ask"}
     async with (
@@ -112,7 +112,7 @@ async def main(model: str, workspace: str, port: int) -> None:
         AsyncOpenCodeClient().open_server(workspace, run_cfg=run_cfg) as server,
         trio.open_nursery() as nursery,
     ):
-        serve = cast("Any", hypercorn.trio).serve  # its types are not complete
+        serve = cast("Any", hypercorn.trio).serve  # its types are incomplete
         [url] = await nursery.start(partial(serve, App(server), config))
         print(f"ready at {url}", flush=True)
 
@@ -121,7 +121,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve agents that ask before they act.")
     parser.add_argument("--model", default="scripted/service", metavar="PROVIDER/MODEL")
     parser.add_argument("--workspace", default=".", metavar="DIRECTORY")
-    parser.add_argument("--port", type=int, default=8000, help="0 is any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="0 means any free port")
     args = parser.parse_args()
     try:
         trio.run(main, args.model, args.workspace, args.port)

@@ -1,10 +1,10 @@
-"""Eight agents on one server, each with a question that takes a tool to answer.
+"""Eight agents on one server. Each has a question that it needs a tool to answer.
 
-Without arguments a script plays the model, so no key is needed and nothing is spent:
+Without arguments, a script plays the model, so you need no API key and it costs nothing:
 
     python docs/examples/demo.py
 
-On a real model, with the credentials of `opencode auth login`:
+On a real model, with the credentials from `opencode auth login`:
 
     python docs/examples/demo.py --model anthropic/claude-haiku-4-5
 """
@@ -51,7 +51,7 @@ PERMISSION = {
 
 
 async def main(model: str, page: str) -> int:
-    """Have an agent answer each question; return how many could not."""
+    """Let an agent answer each question; return how many could not be answered."""
     with tempfile.TemporaryDirectory() as directory:
         await trio.Path(directory, "poem.txt").write_text(POEM)
         client = AsyncOpenCodeClient()
@@ -78,7 +78,7 @@ async def main(model: str, page: str) -> int:
 
 
 def play(request: ModelRequest) -> Reply:
-    """Play the model: think, ask for the tool, and read the answer out of what it said."""
+    """Play the model: think, call the tool, and read the answer from its output."""
     thinking = Delay(random.uniform(0.2, 1.2))
     if request.tool_results:
         return Reply(thinking, Text(request.tool_results[-1]))

@@ -1,9 +1,9 @@
-"""A race: whichever model is first to pass the tests wins, and the others are aborted.
+"""A race: the first model to pass the tests wins, and the others are aborted.
 
     python docs/examples/race.py
     python docs/examples/race.py anthropic/claude-haiku-4-5 openai/gpt-5-mini
 
-The first has a script play a hare, who is fast and wrong, a fox, and a tortoise.
+In the first, a script plays a hare, which is fast and wrong, a fox, and a tortoise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TESTS = {"00:00": True, "07:30": True, "23:59": True, "24:00": False, "7:30": Fa
 
 
 def is_right(result: RunResult) -> bool:
-    """Whether an answer passes the tests."""
+    """Say whether an answer passes the tests."""
     try:
         pattern = re.compile(result.final_text.strip().strip("`"))
     except re.error:
@@ -35,14 +35,14 @@ def is_right(result: RunResult) -> bool:
 
 
 async def main(models: Sequence[str]) -> None:
-    """Run the race, and tell how everybody fared."""
+    """Run the race, and print how each model did."""
     with tempfile.TemporaryDirectory() as directory:
         async with (
             open_run_config(*models, script=play, permission="deny", snapshot=False) as config,
             AsyncOpenCodeClient().open_server(directory, run_cfg=config) as server,
             open_swarm(server) as swarm,
         ):
-            # The server knows all of them; a session only says which it wants.
+            # The server knows all the models; a session only says which one it wants.
             runners = [AgentTask(PROMPT, name=m, run_cfg=RunConfig(model=m)) for m in models]
             winner = await swarm.race(*runners, accept=is_right, timeout_s=120)
     print(f"The first right answer: {winner.final_text.strip()}\n")
@@ -68,7 +68,7 @@ def play(request: ModelRequest) -> Reply:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Have models race for a right answer.")
+    parser = argparse.ArgumentParser(description="Let models race for a right answer.")
     parser.add_argument("models", nargs="*", metavar="PROVIDER/MODEL")
     trio.run(
         main, parser.parse_args().models or ["scripted/hare", "scripted/fox", "scripted/tortoise"]

@@ -1,10 +1,10 @@
-"""A swarm over several servers that run elsewhere: see docs/remote.md for how to run them.
+"""A swarm over several remote servers. docs/remote.md explains how to run them.
 
     export OPENCODE_SERVER_PASSWORD=...
     python docs/examples/remote.py --workspace /srv/repo https://one.example https://two.example
 
-The tasks are lines of the standard input.  Agents are spread over the servers; when one of these
-dies, its agents begin again on the others.
+The tasks are the lines of standard input. Agents are spread over the servers. When a server dies,
+its agents begin again on the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from opencode_trio import (
 from opencode_trio.progress import show_progress
 
 AT_ONCE_EACH = 4
-"""Agents on a server: what its machine can bear, if their tools are builds and tests."""
+"""Agents on a server: as many as its machine can take, if their tools are builds and tests."""
 
 
 async def main(urls: Sequence[str], workspace: str, model: str | None) -> int:
@@ -38,13 +38,13 @@ async def main(urls: Sequence[str], workspace: str, model: str | None) -> int:
         opening = open_swarm(
             servers,
             limit=AT_ONCE_EACH * len(servers),
-            workspace=workspace,  # on their machines: nobody looks for it here
+            workspace=workspace,  # on the servers' machines; it is not checked here
             run_cfg=RunConfig(model=model),
             on_failure="collect",
         )
         async with show_progress(opening) as swarm:
             for prompt in prompts:
-                # What an agent has done when its server dies is still done when it begins again.
+                # If its server dies, an agent begins again. What it had done by then stays done.
                 swarm.start_soon(prompt, name=prompt, restartable=True)
 
     print()
@@ -55,7 +55,7 @@ async def main(urls: Sequence[str], workspace: str, model: str | None) -> int:
 
 
 async def connect_all(stack: AsyncExitStack, urls: Sequence[str]) -> list[OpenCodeServer]:
-    """Connect to the servers that answer; they are let go with the stack."""
+    """Connect to the servers that answer. Closing the stack disconnects them."""
     password = os.environ.get("OPENCODE_SERVER_PASSWORD")
     servers: list[OpenCodeServer] = []
     for url in urls:
@@ -69,9 +69,11 @@ async def connect_all(stack: AsyncExitStack, urls: Sequence[str]) -> list[OpenCo
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Do tasks on opencode servers elsewhere.")
-    parser.add_argument("--workspace", required=True, metavar="PATH", help="on those machines")
-    parser.add_argument("--model", metavar="PROVIDER/MODEL", help="by default the servers' own")
+    parser = argparse.ArgumentParser(description="Do tasks on remote opencode servers.")
+    parser.add_argument(
+        "--workspace", required=True, metavar="PATH", help="on the servers' machines"
+    )
+    parser.add_argument("--model", metavar="PROVIDER/MODEL", help="default: the servers' own")
     parser.add_argument("urls", nargs="+", metavar="URL")
     args = parser.parse_args()
     sys.exit(1 if trio.run(main, args.urls, args.workspace, args.model) else 0)

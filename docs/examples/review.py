@@ -1,9 +1,9 @@
-"""Code review: an agent for each repository, and one list of what they found, the worst first.
+"""Code review: one agent per repository, and one list of what they found, worst first.
 
     python docs/examples/review.py REPOSITORY...
     python docs/examples/review.py --model anthropic/claude-sonnet-4-5 REPOSITORY...
 
-The first has a script play the model, which knows a few bad habits of Python.
+In the first, a script plays the model, and knows a few bad habits of Python programmers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RANKS: dict[Severity, int] = {"high": 0, "medium": 1, "low": 2}
 
 @attrs.frozen
 class Finding:
-    """Something that is wrong in a repository."""
+    """A problem in a repository."""
 
     severity: Severity
     file: str
@@ -37,7 +37,7 @@ class Finding:
 
 @attrs.frozen
 class Review:
-    """What an agent answers: opencode is told this class as a JSON schema."""
+    """What an agent answers. opencode gets this class as a JSON schema."""
 
     findings: list[Finding]
 
@@ -56,17 +56,17 @@ READ_ONLY = {
 
 
 async def main(model: str, repositories: Sequence[str]) -> int:
-    """Review them all; return how many could not be reviewed."""
+    """Review all repositories; return how many could not be reviewed."""
     client = AsyncOpenCodeClient()
     async with (
         open_run_config(model, script=play, permission=READ_ONLY, snapshot=False) as config,
-        # One that fails does not keep the others from their reviews.
+        # If one review fails, the others go on.
         show_progress(
             open_swarm(client, run_cfg=config, on_failure="collect"), file=sys.stderr
         ) as swarm,
     ):
         for path in repositories:
-            # In a worktree is what is committed; in the checkout, work goes on meanwhile.
+            # A worktree has what is committed. Meanwhile you can go on working in the checkout.
             swarm.start_soon(
                 PROMPT,
                 name=path,
@@ -115,7 +115,7 @@ def play(request: ModelRequest) -> ReplyLike:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Review repositories, all at once.")
+    parser = argparse.ArgumentParser(description="Review several repositories at once.")
     parser.add_argument("--model", default="scripted/review", metavar="PROVIDER/MODEL")
     parser.add_argument("repositories", nargs="+", metavar="REPOSITORY")
     args = parser.parse_args()

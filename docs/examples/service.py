@@ -3,11 +3,11 @@
     python docs/examples/service.py --port 8000
     curl -N localhost:8000/ask -d '{"prompt": "What is in this directory?"}'
 
-The answer comes as JSON lines, as the agent works: what it says, the tools it uses, and at last
-what came of it.  A client that leaves takes its agent along.
+The answer comes as JSON lines while the agent works: what it says, the tools it uses, and finally
+the result. When a client leaves, its agent is aborted.
 
-At SIGTERM it takes no more requests, lets the agents that work finish if they do so soon, aborts
-the others, ends opencode, and exits with 0.  A second signal is not so patient.
+At SIGTERM the service takes no more requests, lets the running agents finish if they do so soon,
+aborts the others, ends opencode, and exits with 0. A second signal ends it at once.
 
 It needs hypercorn: `pip install 'hypercorn[trio]'`.
 """
@@ -34,11 +34,11 @@ from opencode_trio.testing import ModelRequest, ReplyLike, Stall, Text, ToolCall
 AT_ONCE = 8
 """Agents that work at the same time."""
 QUEUE = 32
-"""Requests that wait for one of these; more are refused."""
+"""Requests that wait for an agent; any more are refused."""
 LAST_S = 3.0
-"""Seconds in which an agent may finish, once the service has to stop."""
+"""Seconds that an agent has to finish when the service is told to stop."""
 ABORTED_S = 15.0
-"""Seconds until all are aborted, and their clients told; it takes a fraction of one."""
+"""Seconds to abort all agents and tell their clients. It takes a fraction of one."""
 MAX_BODY = 2**20
 PERMISSION = {"*": "deny", "read": "allow", "bash": {"*": "deny", "ls": "allow", "ls *": "allow"}}
 
@@ -61,7 +61,7 @@ class Service:
             case "http", "POST", "/ask":
                 await self._serve(receive, send)
             case "http", "GET", "/health":
-                has_ended = self.server.has_ended  # then who runs this service may start it anew
+                has_ended = self.server.has_ended  # if so, whoever runs this service can restart it
                 await respond(send, 503 if has_ended else 200, {"healthy": not has_ended})
             case "http", _, _:
                 await respond(send, 404, {"error": "POST /ask, or GET /health"})
@@ -71,7 +71,7 @@ class Service:
                     await send({"type": f"lifespan.{moment}.complete"})
 
     async def stop_at_signal(self) -> None:
-        """Wait for a signal; then set everything a deadline."""
+        """Wait for a signal; then give everything a deadline."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await anext(signals)
         self._ends = trio.current_time() + LAST_S
@@ -117,7 +117,7 @@ class Service:
         await write({"answer": answer, "ended": ended, "cost_usd": turn.result.total_cost})
 
 
-# --- what ASGI takes ---------------------------------------------------------------------------
+# --- ASGI ---------------------------------------------------------------------------
 
 
 async def read_prompt(receive: Receive) -> str:
@@ -175,7 +175,7 @@ async def while_connected(receive: Receive) -> AsyncGenerator[None]:
 async def main(model: str, workspace: str, port: int) -> None:
     """Serve until a signal comes."""
     config = Config()
-    config.bind = [f"127.0.0.1:{port}"]  # anybody who reaches it can use it
+    config.bind = [f"127.0.0.1:{port}"]  # anybody who can reach it can use it
     config.loglevel = "WARNING"
     config.graceful_timeout = LAST_S + ABORTED_S
     async with (
@@ -184,7 +184,7 @@ async def main(model: str, workspace: str, port: int) -> None:
         trio.open_nursery() as nursery,
     ):
         service = Service(server)
-        serve = cast("Any", hypercorn.trio).serve  # its types are not complete
+        serve = cast("Any", hypercorn.trio).serve  # its types are incomplete
         [url] = await nursery.start(
             partial(serve, service, config, shutdown_trigger=service.stop_at_signal)
         )
@@ -193,7 +193,7 @@ async def main(model: str, workspace: str, port: int) -> None:
 
 
 def play(request: ModelRequest) -> ReplyLike:
-    """Play the model, where there is no real one."""
+    """Play the model, if there is no real one."""
     if "think for ever" in request.prompt:
         return ["Hm.", Stall()]
     if not request.tool_results:
@@ -205,6 +205,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serve agents.")
     parser.add_argument("--model", default="scripted/service", metavar="PROVIDER/MODEL")
     parser.add_argument("--workspace", default=".", metavar="DIRECTORY")
-    parser.add_argument("--port", type=int, default=8000, help="0 is any that is free")
+    parser.add_argument("--port", type=int, default=8000, help="0 means any free port")
     args = parser.parse_args()
     trio.run(main, args.model, args.workspace, args.port)

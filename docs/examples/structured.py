@@ -1,4 +1,4 @@
-"""An answer as an object: the model fills an attrs class, checked before you see it."""
+"""An answer as an object: the model fills an attrs class, which is checked before you see it."""
 
 import attrs
 import trio
@@ -19,7 +19,7 @@ class Verdict:
 async def main() -> None:
     """Ask for a verdict."""
     client = AsyncOpenCodeClient()
-    # A model answers by calling a tool of opencode's; a scripted one is told to.
+    # A model answers by calling a tool of opencode's. This one is scripted to do so.
     script = [
         ToolCall("StructuredOutput", {"risk": "high", "summary": "Removes the lock."}),  # wrong
         ToolCall("StructuredOutput", {"risk": 8, "summary": "Removes the lock."}),  # asked again

@@ -1,4 +1,4 @@
-"""How a project tests its agents: copy this, and replace `triage` by your own."""
+"""How a project tests its agents: copy this, and replace `triage` with your own function."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from opencode_trio.testing import HttpError, open_scripted_model
 
 
 async def triage(issue: str, config: RunConfig) -> str:
-    """Return what an agent makes of an issue, or `unknown` when the provider is down."""
+    """Return what kind of issue this is, or `unknown` if the provider is down."""
     client = AsyncOpenCodeClient()
     try:
         result = await client.async_run(f"Bug or feature?\n\n{issue}", ".", run_cfg=config)

@@ -3,7 +3,7 @@
     python docs/examples/weather.py
     python docs/examples/weather.py --model anthropic/claude-haiku-4-5 --limit 3
 
-The first has a script play the model, and invents the weather.
+In the first, a script plays the model, and makes up the weather.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LOOK_UP = (
 SUM_UP = "Where is it warmest, where coldest, and what is it like in general? Two sentences.\n\n{}"
 
 PERMISSION = {"*": "deny", "websearch": "allow", "webfetch": "allow"}
-SEARCH = {"OPENCODE_ENABLE_EXA": "1"}  # else opencode has no `websearch`
+SEARCH = {"OPENCODE_ENABLE_EXA": "1"}  # without it opencode has no `websearch`
 CITY_S, SUMMARY_S = 300, 300
 
 
 async def main(model: str, limit: int) -> None:
-    """Look up the weather, at most so many cities at once; then sum it up."""
+    """Look up the weather, for at most `limit` cities at a time; then sum it up."""
     client = AsyncOpenCodeClient()
     with tempfile.TemporaryDirectory() as directory:
         async with (
@@ -64,19 +64,19 @@ async def main(model: str, limit: int) -> None:
 
 
 def play(request: ModelRequest) -> Reply:
-    """Play the model: read the reports if there are any, else write one."""
+    """Play the model: sum up the reports if there are any, otherwise write one."""
     if found := re.findall(r"^(\w+): (-?\d+) °C", request.prompt, re.MULTILINE):
         degrees = {city: int(number) for city, number in found}
         coldest, *_, warmest = sorted(degrees, key=degrees.__getitem__)
         return Reply(Text(f"It is warmest in {warmest}, and coldest in {coldest}.", delay_s=0.05))
     city = next(city for city in CITIES if city in request.prompt)
-    weather = zlib.crc32(city.encode())  # what it is like there, for ever
+    weather = zlib.crc32(city.encode())  # always the same for a city
     sky = ("clear", "cloudy", "rainy")[weather % 3]
     return Reply(Delay(weather % 20 / 10), f"{city}: {weather % 35} °C, {sky}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Tell the weather in ten cities.")
+    parser = argparse.ArgumentParser(description="Report the weather in ten cities.")
     parser.add_argument("--model", default="scripted/weather", metavar="PROVIDER/MODEL")
     parser.add_argument("--limit", type=int, default=10, help="cities at once (default: 10)")
     args = parser.parse_args()

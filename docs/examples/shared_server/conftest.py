@@ -1,4 +1,4 @@
-"""One opencode server for all tests: copy this beside your tests.
+"""One opencode server for all tests. Copy this file next to your tests.
 
 The server runs in a thread, since each test has an event loop of its own. A test connects to it,
 and says what the model answers.
