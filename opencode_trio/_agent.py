@@ -88,7 +88,10 @@ class Agent(Generic[ValueT_co]):
         self.name: str = task.name or f"agent {number}"
         """What it is called."""
         self.budget: Budget = Budget(
-            max_cost_usd=task.max_cost_usd, max_tokens=task.max_tokens, parent=budget
+            max_cost_usd=task.max_cost_usd,
+            max_tokens=task.max_tokens,
+            parent=budget,
+            of=f"agent {self.name!r}",
         )
         """What it may spend, within its swarm's."""
         self.session_id: str | None = None
@@ -226,10 +229,10 @@ class Agent(Generic[ValueT_co]):
     def end_stopped(self) -> None:
         """Know that it was cancelled: by its budget, or by somebody."""
         if self._excess is not None:
-            what = "it was stopped" if self.attempts else "it was not started"
-            self.fail(self._excess.error(what, self._partial))
+            stopped, excess = self.attempts > 0, self._excess
+            self.fail(excess.stopped(self._partial) if stopped else excess.not_started())
         else:
-            error = OpenCodeCancelledError("it was cancelled", partial=self._partial)
+            error = OpenCodeCancelledError("the agent was cancelled", partial=self._partial)
             self._conclude("cancelled", error=error)
 
     def _conclude(

@@ -53,11 +53,37 @@ class Excess:
     """``max_cost_usd`` or ``max_tokens``."""
     allowed: float
     spent: float
+    of: str
+    """Whose limit it is."""
+    soft: float = 1.0
+    """The share of it from which on no new agent is started."""
 
-    def error(self, what: str, partial: RunResult | None = None) -> OpenCodeLimitError:
-        """Say it as an error; `what` came of it."""
-        text = f"{what}: {self.spent:g} were spent, {self.limit}={self.allowed:g}"
+    def stopped(self, partial: RunResult | None) -> OpenCodeLimitError:
+        """Return the error of an agent that was running."""
+        return self._error(f"stopped: {self._spent()}", partial)
+
+    def not_started(self) -> OpenCodeLimitError:
+        """Return the error of an agent that was not."""
+        start = self.allowed * self.soft
+        is_soft = f"; no agent starts from {self._amount(start)} on (soft={self.soft:g})"
+        return self._error(f"not started: {self._spent()}{is_soft if self.soft < 1 else ''}", None)
+
+    def _spent(self) -> str:
+        unit = "-token" if self.limit == "max_tokens" else ""
+        limit = f"{self._amount(self.allowed).removesuffix(' tokens')}{unit} limit"
+        return f"spent {self._amount(self.spent)} of the {limit} ({self.limit}) of {self.of}"
+
+    def _amount(self, amount: float) -> str:
+        return f"{amount:,.0f} tokens" if self.limit == "max_tokens" else dollars(amount)
+
+    def _error(self, text: str, partial: RunResult | None) -> OpenCodeLimitError:
         return OpenCodeLimitError(text, limit=self.limit, allowed=self.allowed, partial=partial)
+
+
+def dollars(amount: float) -> str:
+    """Write an amount as ``$0.50`` or ``$0.507``: cents, and more digits where there are any."""
+    whole, _, rest = f"{amount:.4f}".partition(".")
+    return f"${whole}.{rest.rstrip('0'):0<2}" if amount >= 0.0001 else f"${amount:.1g}"
 
 
 @attrs.define(eq=False)
@@ -66,6 +92,8 @@ class _Level:
 
     limits: Sequence[tuple[str, float]]
     soft: float
+    of: str
+    """Whose it is, for errors."""
     spent: Spending = attrs.field(factory=Spending)
     run: object = None
     """The `trio.run` whose agents it can stop now."""
@@ -89,7 +117,9 @@ class _Level:
 
     def _all(self) -> Iterator[Excess]:
         spent = {"max_cost_usd": self.spent.cost_usd, "max_tokens": self.spent.tokens}
-        return (Excess(name, allowed, spent[name]) for name, allowed in self.limits)
+        return (
+            Excess(name, allowed, spent[name], self.of, self.soft) for name, allowed in self.limits
+        )
 
 
 class Budget:
@@ -100,6 +130,7 @@ class Budget:
         max_tokens: tokens, likewise.
         soft: the share of a limit from which on no new agent is started.
         parent: the budget that this one counts in, too.
+        of: whose it is, for errors.
 
     Raises:
         OpenCodeConfigError: a limit cannot be one.
@@ -112,6 +143,7 @@ class Budget:
         max_tokens: int | None = None,
         soft: float = 1.0,
         parent: Budget | None = None,
+        of: str = "the budget",
     ) -> None:
         limits = {"max_cost_usd": max_cost_usd, "max_tokens": max_tokens}
         for name, value in (limits | {"soft": soft}).items():
@@ -119,7 +151,7 @@ class Budget:
         given = [(name, value) for name, value in limits.items() if value is not None]
         self.max_cost_usd = max_cost_usd
         self.max_tokens = max_tokens
-        self._own = _Level(given, soft)
+        self._own = _Level(given, soft, of)
         outer = parent._levels if parent is not None else ()  # noqa: SLF001 - of the same class
         self._levels: tuple[_Level, ...] = (self._own, *outer)
 
@@ -250,10 +282,19 @@ def limit_spending(
         soft: the share of a limit from which on no new agent is started.
     """
     budget = Budget(
-        max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft, parent=_current.get()
+        max_cost_usd=max_cost_usd,
+        max_tokens=max_tokens,
+        soft=soft,
+        parent=_current.get(),
+        of="limit_spending()",
     )
     with inside(budget):
         yield budget
+
+
+def current_budget() -> Budget | None:
+    """Return the innermost budget around the caller."""
+    return _current.get()
 
 
 @contextmanager

@@ -224,7 +224,7 @@ class Course:
                 self._heard = trio.current_time()
             left = self._heard + seconds - trio.current_time()
             if left <= 0:
-                text = f"nothing was heard of the turn for fail_if_silent={seconds:g} s"
+                text = f"stopped: no event of the turn arrived for {seconds:g} s (fail_if_silent)"
                 self._fail(OpenCodeLimitError(text, limit="fail_if_silent", allowed=seconds))
                 return
             await trio.sleep(min(max(left, 0), SILENCE_CHECK_S))
@@ -321,7 +321,7 @@ class Course:
 
 
 def _broken_off() -> OpenCodeServerError:
-    return OpenCodeServerError("the server ended the turn in the middle of it")
+    return OpenCodeServerError("the server ended the turn before it was complete")
 
 
 @asynccontextmanager

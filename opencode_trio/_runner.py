@@ -77,7 +77,7 @@ class Runner:
 
     async def _work(self, agent: Agent, directory: str | None) -> Any:
         if (refusal := agent.budget.refusal()) is not None:
-            raise refusal.error("it was not started")
+            raise refusal.not_started()
         while True:
             agent.begin()
             try:

@@ -219,7 +219,7 @@ class OpenCodeServer:
         cfg = run_cfg or RunConfig()
         check_scope(cfg, self._link.cfg, what="run_cfg of a session")
         if fork and session_id is None:
-            raise OpenCodeConfigError("fork: of which session? give its session_id")
+            raise OpenCodeConfigError("fork: needs the session_id of the session to copy")
         rules = session_rules(cfg) if run_cfg is not None and run_cfg != self._link.cfg else []
         if session_id is None:
             record = await self._create(await self._directory(workspace), title, rules)
@@ -295,7 +295,7 @@ class OpenCodeServer:
     async def _directory(self, workspace: StrPath | None) -> str:
         place = self._workspace if workspace is None else workspace
         if place is None:
-            raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
+            raise OpenCodeConfigError("workspace: missing; name a path on the server's machine")
         directory = sent_name(checked_workspace(place)) if self._is_ours else str(place)
         await self._link.check(directory)
         return directory
@@ -361,7 +361,7 @@ def _split_user(url: str) -> tuple[str, tuple[str, str] | None]:
         _ = parts.port  # looked at only now
     except ValueError:
         raise OpenCodeConfigError(
-            "url: expected http://host:port, and what is given is no address"
+            "url: expected http://host:port, got an invalid address"
         ) from None
     if parts.scheme not in {"http", "https"}:
         given = "" if "@" in url else f", got {url!r}"  # what is before an @ is told to nobody
@@ -404,7 +404,7 @@ async def connect_server(
     url, in_url = _split_user(url)
     if in_url is not None:
         if password is not None:
-            raise OpenCodeConfigError("password: the address has one of its own")
+            raise OpenCodeConfigError("password: the url already has one")
         username, password = in_url
     redactor = Redactor.of(password_forms(username, password or ""))
     async with (
@@ -420,6 +420,6 @@ async def connect_server(
             tasks.start_soon(link.bus.run)
             await link.bus.wait_connected()
         if limit.cancelled_caught or version is None:
-            raise OpenCodeServerError(f"{url}: no event within {CONNECT_S:g} s")
+            raise OpenCodeServerError(f"{url}: no event arrived within {CONNECT_S:g} s")
         with link.in_use():
             yield OpenCodeServer(link, workspace=workspace, version=version)

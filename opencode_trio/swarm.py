@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack, overload
 import trio
 
 from opencode_trio._agent import Agent, Outcome
-from opencode_trio._budget import Budget, Spending, limit_spending
+from opencode_trio._budget import Budget, Spending, current_budget, inside
 from opencode_trio._history import History
 from opencode_trio._pool import Source, open_pool
 from opencode_trio._runner import Common, Runner, provider_of
@@ -257,10 +257,14 @@ async def open_swarm(
     async with open_pool(source) as pool:
         if workspace is not None:
             pool.directory(workspace)
-        with (
-            limit_spending(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft) as budget,
-            budget.used_in(current_run()),
-        ):
+        budget = Budget(
+            max_cost_usd=max_cost_usd,
+            max_tokens=max_tokens,
+            soft=soft,
+            parent=current_budget(),
+            of="the swarm",
+        )
+        with inside(budget), budget.used_in(current_run()):
             try:
                 async with trio.open_nursery() as nursery:
                     swarm = Swarm(
