@@ -415,7 +415,7 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
             assert (await session.send("empty")).stop_reason == "empty"
             takes_it = is_before(server, 18) and not is_before(server, 14)
             if takes_it:
-                with pytest.raises(OpenCodeServerError, match="in the middle"):
+                with pytest.raises(OpenCodeServerError, match="before it was complete"):
                     await session.send("broken")
             for prompt, options, limit in (
                 *([] if takes_it else [("broken", {}, "unknown_finishes")]),
