@@ -171,7 +171,10 @@ class LiveAgent(Agent[ValueT_co]):
         keep_events: bool = False,
     ) -> None:
         self.account: Account = Account(
-            max_cost_usd=task.max_cost_usd, max_tokens=task.max_tokens, parent=account
+            max_cost_usd=task.max_cost_usd,
+            max_tokens=task.max_tokens,
+            parent=account,
+            of=f"agent {task.name or f'agent {number}'!r}",
         )
         """Its budget."""
         super().__init__(number, task, self.account)
@@ -235,10 +238,10 @@ class LiveAgent(Agent[ValueT_co]):
     def end_stopped(self) -> None:
         """Know that it was cancelled: by its budget, or by somebody."""
         if self._excess is not None:
-            what = "it was stopped" if self.attempts else "it was not started"
-            self.fail(self._excess.error(what, self._partial))
+            stopped, excess = self.attempts > 0, self._excess
+            self.fail(excess.stopped(self._partial) if stopped else excess.not_started())
         else:
-            error = OpenCodeCancelledError("it was cancelled", partial=self._partial)
+            error = OpenCodeCancelledError("the agent was cancelled", partial=self._partial)
             self._conclude("cancelled", error=error)
 
     def _conclude(

@@ -50,7 +50,7 @@ def resolve_binary(binary: str) -> str:
     if found := shutil.which(binary):
         return str(Path(found).absolute())
     raise OpenCodeBinaryNotFoundError(
-        f"no opencode: {binary!r} was not found in {os.environ.get('PATH', '')!r}; {INSTALL_HINT}"
+        f"opencode not found: no {binary!r} on PATH ({os.environ.get('PATH', '')!r}); {INSTALL_HINT}"
     )
 
 
@@ -63,7 +63,7 @@ def _checked(path: Path) -> str:
         problem = "is not executable; `chmod +x` it, or name another opencode"
     else:
         return str(path.absolute())
-    raise OpenCodeBinaryNotFoundError(f"no opencode: {str(path)!r} {problem}")
+    raise OpenCodeBinaryNotFoundError(f"opencode not found: {str(path)!r} {problem}")
 
 
 def parse_version(text: str) -> tuple[int, int, int] | None:

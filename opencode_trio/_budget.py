@@ -53,11 +53,37 @@ class Excess:
     """``max_cost_usd`` or ``max_tokens``."""
     allowed: float
     spent: float
+    of: str
+    """Whose limit it is."""
+    soft: float = 1.0
+    """The share of it from which on no new agent is started."""
 
-    def error(self, what: str, partial: RunResult | None = None) -> OpenCodeLimitError:
-        """Say it as an error; `what` came of it."""
-        text = f"{what}: {self.spent:g} were spent, {self.limit}={self.allowed:g}"
+    def stopped(self, partial: RunResult | None) -> OpenCodeLimitError:
+        """Return the error of an agent that was running."""
+        return self._error(f"stopped: {self._spent()}", partial)
+
+    def not_started(self) -> OpenCodeLimitError:
+        """Return the error of an agent that was not."""
+        start = self.allowed * self.soft
+        is_soft = f"; no agent starts from {self._amount(start)} on (soft={self.soft:g})"
+        return self._error(f"not started: {self._spent()}{is_soft if self.soft < 1 else ''}", None)
+
+    def _spent(self) -> str:
+        unit = "-token" if self.limit == "max_tokens" else ""
+        limit = f"{self._amount(self.allowed).removesuffix(' tokens')}{unit} limit"
+        return f"spent {self._amount(self.spent)} of the {limit} ({self.limit}) of {self.of}"
+
+    def _amount(self, amount: float) -> str:
+        return f"{amount:,.0f} tokens" if self.limit == "max_tokens" else dollars(amount)
+
+    def _error(self, text: str, partial: RunResult | None) -> OpenCodeLimitError:
         return OpenCodeLimitError(text, limit=self.limit, allowed=self.allowed, partial=partial)
+
+
+def dollars(amount: float) -> str:
+    """Write an amount as ``$0.50`` or ``$0.507``: cents, and more digits where there are any."""
+    whole, _, rest = f"{amount:.4f}".partition(".")
+    return f"${whole}.{rest.rstrip('0'):0<2}" if amount >= 0.0001 else f"${amount:.1g}"
 
 
 @attrs.define(eq=False)
@@ -66,6 +92,8 @@ class _Level:
 
     limits: Sequence[tuple[str, float]]
     soft: float
+    of: str
+    """Whose it is, for errors."""
     spent: Spending = attrs.field(factory=Spending)
     run: object = None
     """The `trio.run` whose agents it can stop now."""
@@ -89,7 +117,9 @@ class _Level:
 
     def _all(self) -> Iterator[Excess]:
         spent = {"max_cost_usd": self.spent.cost_usd, "max_tokens": self.spent.tokens}
-        return (Excess(name, allowed, spent[name]) for name, allowed in self.limits)
+        return (
+            Excess(name, allowed, spent[name], self.of, self.soft) for name, allowed in self.limits
+        )
 
 
 class Budget:
@@ -101,6 +131,7 @@ class Budget:
         max_cost_usd: US dollars; ``None`` is no limit.
         max_tokens: tokens, likewise.
         soft: the share of a limit from which on no new agent is started.
+        of: whose it is, for errors.
 
     Raises:
         OpenCodeConfigError: a limit is invalid.
@@ -112,6 +143,7 @@ class Budget:
         max_cost_usd: float | None = None,
         max_tokens: int | None = None,
         soft: float = 1.0,
+        of: str = "the budget",
     ) -> None:
         limits = {"max_cost_usd": max_cost_usd, "max_tokens": max_tokens}
         for name, value in (limits | {"soft": soft}).items():
@@ -121,7 +153,7 @@ class Budget:
         """The most US dollars; ``None`` is no limit."""
         self.max_tokens: int | None = max_tokens
         """The most tokens; ``None`` is no limit."""
-        self._own = _Level(given, soft)
+        self._own = _Level(given, soft, of)
         self._levels: tuple[_Level, ...] = (self._own,)
 
     def __repr__(self) -> str:
@@ -147,6 +179,7 @@ class Account(Budget):
         max_tokens: likewise.
         soft: likewise.
         parent: the account that this one counts in, too.
+        of: as in `Budget`.
     """
 
     def __init__(
@@ -156,8 +189,9 @@ class Account(Budget):
         max_tokens: int | None = None,
         soft: float = 1.0,
         parent: Account | None = None,
+        of: str = "the budget",
     ) -> None:
-        super().__init__(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft)
+        super().__init__(max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft, of=of)
         if parent is not None:
             self._levels += parent._levels  # noqa: SLF001 - of the same class
 
@@ -273,14 +307,18 @@ def limit_spending(
         max_tokens: tokens.
         soft: the share of a limit from which on no new agent is started.
     """
-    with inside(nested(max_cost_usd, max_tokens, soft)) as account:
+    with inside(nested(max_cost_usd, max_tokens, soft, of="limit_spending()")) as account:
         yield account
 
 
-def nested(max_cost_usd: float | None, max_tokens: int | None, soft: float) -> Account:
+def nested(max_cost_usd: float | None, max_tokens: int | None, soft: float, *, of: str) -> Account:
     """Make an account that counts in the one around it, if there is one."""
     return Account(
-        max_cost_usd=max_cost_usd, max_tokens=max_tokens, soft=soft, parent=_current.get()
+        max_cost_usd=max_cost_usd,
+        max_tokens=max_tokens,
+        soft=soft,
+        parent=_current.get(),
+        of=of,
     )
 
 

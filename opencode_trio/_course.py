@@ -230,7 +230,7 @@ class Course:
             looked = now
             left = self._heard + seconds - now
             if left <= 0:
-                text = f"nothing was heard of the turn for fail_if_silent={seconds:g} s"
+                text = f"stopped: no event of the turn arrived for {seconds:g} s (fail_if_silent)"
                 self._fail(OpenCodeLimitError(text, limit="fail_if_silent", allowed=seconds))
                 return
             await trio.sleep(min(max(left, 0), SILENCE_CHECK_S))
@@ -327,7 +327,7 @@ class Course:
 
 
 def _broken_off() -> OpenCodeServerError:
-    return OpenCodeServerError("the server ended the turn in the middle of it")
+    return OpenCodeServerError("the server ended the turn before it was complete")
 
 
 @asynccontextmanager

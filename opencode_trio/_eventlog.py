@@ -31,7 +31,9 @@ class EventLog:
 
     def __init__(self, path: str | os.PathLike[str], exclude_types: Collection[str] = ()) -> None:
         if isinstance(exclude_types, str):
-            raise OpenCodeConfigError("log_exclude_types: expected types, got one string")
+            raise OpenCodeConfigError(
+                "log_exclude_types: expected a collection of types, got a string"
+            )
         self._exclude = frozenset(exclude_types)
         try:
             self._path = Path(path).expanduser()
@@ -56,7 +58,7 @@ class EventLog:
                 line = line[os.write(self._fd, line) :]
         except OSError as exc:
             self._broken = True
-            _log.warning("log_file %s: no more is written: %s", self._path, exc.strerror)
+            _log.warning("log_file %s: writing has stopped: %s", self._path, exc.strerror)
 
     def __enter__(self) -> Self:
         return self

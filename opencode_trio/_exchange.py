@@ -43,7 +43,7 @@ ARRIVES_S = 0.2
 
 def deleted() -> OpenCodeServerError:
     """Say that a turn's session is gone."""
-    return OpenCodeServerError("somebody deleted the session", status_code=404)
+    return OpenCodeServerError("the session was deleted", status_code=404)
 
 
 class Exchange:
@@ -155,7 +155,7 @@ class Exchange:
                 if exc.status_code not in LOST or self._stored.link.failure is not None:
                     raise
                 # Only the connection has broken, or a proxy on its way has lost its patience.
-                _log.warning("lost the answer, looking after the turn instead: %s", exc)
+                _log.warning("the answer was lost, so the turn is looked up instead: %s", exc)
                 await trio.sleep(ARRIVES_S)
                 await self._stored.wait_idle()
                 if await self._stored.exists():

@@ -80,8 +80,8 @@ class Floor:
         inside = self._course is not None and me in self._course.desk.handler_tasks
         if me is self._holder or inside:
             raise OpenCodeConfigError(
-                "this session's turn is still running, and it is what you are in: it would wait "
-                "for itself; use another session"
+                "this call would wait for itself: it is made inside a running turn of the same "
+                "session; leave that turn first, or use another session"
             )
         async with self._free:
             self._holder = me
@@ -124,7 +124,7 @@ class Floor:
         finally:
             self._preparing = None
         if scope.cancel_called:
-            raise OpenCodeCancelledError("it was aborted before it had begun")
+            raise OpenCodeCancelledError("the turn was aborted before it began")
 
     async def carry_out(self, call: Call[T], *, busy_s: float = math.inf) -> T:
         """Take the floor for a call that the agent works on; see `Work` and `_work.carry_out`."""

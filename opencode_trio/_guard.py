@@ -27,7 +27,7 @@ def check_steps(steps: int, allowed: int | None) -> None:
         OpenCodeLimitError: there are more.
     """
     if allowed is not None and steps > allowed:
-        text = f"the turn wants more than max_steps={allowed} requests to the model"
+        text = f"stopped: the turn needs more requests to the model than max_steps={allowed} allows"
         raise OpenCodeLimitError(text, limit="max_steps", allowed=allowed)
 
 
@@ -63,8 +63,8 @@ class RunawayGuard:
     def _check_unknown(self) -> None:
         if self._unknown >= MAX_UNKNOWN_FINISHES:
             raise OpenCodeLimitError(
-                f"{self._unknown} steps in a row broke off without a finish reason; opencode "
-                "would repeat the request for ever",
+                f"stopped: {self._unknown} steps in a row broke off without a finish reason, and "
+                "opencode would repeat the request without end",
                 limit="unknown_finishes",
                 allowed=MAX_UNKNOWN_FINISHES,
             )

@@ -99,7 +99,7 @@ class HttpApi:
                 timeout=PATIENT if call.waits_for_agent else httpx.USE_CLIENT_DEFAULT,
             )
         except (ValueError, TypeError, RecursionError) as exc:
-            text = f"{call.method} {call.path}: what is to be sent is no JSON: {exc}"
+            text = f"{call.method} {call.path}: the body cannot be written as JSON: {exc}"
             raise OpenCodeConfigError(self._redactor.text(text)) from exc
         request.stream = _Body(request.content)
         return request
@@ -178,7 +178,7 @@ def _record(data: str) -> Json:
     try:
         return an_object(json.loads(data))
     except (ValueError, RecursionError) as exc:
-        raise UnexpectedAnswerError(f"an event that is no JSON: {exc}") from exc
+        raise UnexpectedAnswerError(f"an event is not JSON: {exc}") from exc
 
 
 _NO_JSON = object()
@@ -200,7 +200,7 @@ def _explain(response: httpx.Response, answer: object) -> str:
         # An unknown route is answered 200 with the page of opencode's web interface.
         kind = response.headers.get("content-type") or "nothing"
         if "json" in kind:
-            return "an answer that breaks off, or is no JSON: the server failed in the midst of it"
+            return "the answer is not JSON, or is cut off: the server failed while it sent it"
         return f"answered with {kind} instead of JSON: this server has no such route"
     return failure_text(response.status_code, answer)
 

@@ -33,7 +33,9 @@ def checked_id(prefix: str, value: object) -> str:
     """
     if isinstance(value, str) and re.fullmatch(rf"{prefix}_?[A-Za-z0-9_-]+", value):
         return value
-    raise OpenCodeConfigError(f"{value!r} is no {KINDS[prefix]} id; they start with '{prefix}_'")
+    raise OpenCodeConfigError(
+        f"{value!r} is not a {KINDS[prefix]} id, which starts with '{prefix}_'"
+    )
 
 
 def message_id(stamp: int, randomness: bytes) -> str:

@@ -208,7 +208,9 @@ class Link:
         try:
             yield
         finally:
-            self.fail(OpenCodeServerError("the server's block was left, and its sessions with it"))
+            self.fail(
+                OpenCodeServerError("the server is closed: the block that opened it was left")
+            )
 
     def fallen(self) -> OpenCodeServerError:
         """Say how the server ended, in an error of one's own to raise."""

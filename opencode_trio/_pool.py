@@ -83,7 +83,7 @@ class GivenServers:
 
     def __init__(self, servers: Sequence[OpenCodeServer]) -> None:
         if not servers:
-            raise OpenCodeConfigError("source: no server is given")
+            raise OpenCodeConfigError("source: expected at least one server, got none")
         self._servers = list(servers)
         self._users = [0] * len(servers)
         self._strikes = [0] * len(servers)
@@ -104,7 +104,7 @@ class GivenServers:
         del cfg, directory  # sessions have their own of what can differ
         alive = [n for n, server in enumerate(self._servers) if not server.has_ended]
         if not alive:
-            raise OpenCodeServerError("no server is left: all that were given have ended")
+            raise OpenCodeServerError("all servers that the swarm was given have ended")
         number = min(alive, key=lambda n: (self._strikes[n], self._users[n]))
         self._users[number] += 1
         try:
@@ -166,7 +166,9 @@ class OwnServers:
             OpenCodeConfigError: it is not.
         """
         if workspace is None:
-            raise OpenCodeConfigError("workspace: is needed, a directory for the agent to work in")
+            raise OpenCodeConfigError(
+                "workspace: missing; name the directory that the agent works in"
+            )
         return str(checked_workspace(workspace))
 
     @asynccontextmanager
@@ -188,7 +190,7 @@ class OwnServers:
             await slot.ready.wait()
             if slot.server is None:
                 # Everybody who waits gets an error of their own, to add to and to raise.
-                failure = slot.failure or OpenCodeServerError("the pool of servers is closing")
+                failure = slot.failure or OpenCodeServerError("the swarm is closing its servers")
                 raise copy.copy(failure) from failure
             yield slot.server
         finally:

@@ -152,8 +152,8 @@ class Child:
 
 def _no_keeper(*_: object) -> Keeper:
     raise OpenCodeProcessError(
-        "opencode-trio cannot run opencode on Windows, where nothing guarantees that its family "
-        "ends; run it under WSL, or use connect_server() with a server that runs elsewhere"
+        "opencode-trio cannot run opencode on Windows, where nothing guarantees that the "
+        "processes it starts are ended; run it under WSL, or use connect_server() with a server that runs elsewhere"
     )
 
 
@@ -312,8 +312,8 @@ def _not_started(why: NotStarted, cwd: Path, binary: str) -> OpenCodeError:
     match why.errno:
         case errno.E2BIG:
             return OpenCodeConfigError(
-                "arguments and environment are too long for the system; what is long in them "
-                "(RunConfig.extra_env, cli_kwargs) belongs into a file"
+                "arguments and environment are too long for the system; put what is long in them "
+                "(RunConfig.extra_env, cli_kwargs) into a file"
             )
         case errno.ENOENT | errno.EACCES | errno.ENOEXEC | errno.ENOTDIR | errno.EPERM:
             if why.filename == binary:

@@ -80,7 +80,7 @@ def open_results(path: Path) -> Generator[ResultFile]:
 
 def _opened(path: Path, fd: int) -> ResultFile:
     if not stat.S_ISREG(os.fstat(fd).st_mode):  # a device may never end
-        raise OpenCodeConfigError(f"{path}: is no regular file")
+        raise OpenCodeConfigError(f"{path}: is not a regular file")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         content = path.read_bytes()
@@ -123,7 +123,7 @@ def _statuses(path: Path, content: bytes) -> dict[str, str]:
                 statuses[record["id"]] = record["status"]
             except (OpenCodeConfigError, LookupError, TypeError) as exc:
                 raise OpenCodeConfigError(
-                    f"{path}:{number}: is no result of a batch; name another file to write to"
+                    f"{path}:{number}: is not a result of a batch; name another file to write to"
                 ) from exc
     return statuses
 

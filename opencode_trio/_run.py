@@ -137,7 +137,7 @@ class Run(trio.abc.ReceiveChannel[Event]):
         try:
             lines = self._framer.feed(chunk) if chunk else self._framer.close()
         except LineTooLongError as exc:
-            error = OpenCodeProcessError(f"no event of opencode's: {exc}")
+            error = OpenCodeProcessError(f"opencode wrote a line that is not an event: {exc}")
             raise self._ending(error, "incomplete") from exc
         for line in lines:
             self._take(line.decode(errors="replace"))

@@ -57,7 +57,7 @@ def failure_of_run(result: RunResult, last_error: ErrorInfo | None) -> OpenCodeE
     """
     if found := AGENT_FALLBACK.search(result.stderr):
         return OpenCodeConfigError(
-            f"RunConfig.agent: opencode has no primary agent {found[1]!r} and ran its default"
+            f"RunConfig.agent: opencode has no primary agent {found[1]!r} and ran its default agent instead"
         )
     if last_error is not None:
         last_error = attrs.evolve(last_error, message=_true_message(last_error, result.stderr))

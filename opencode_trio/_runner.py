@@ -77,7 +77,7 @@ class Runner:
 
     async def _work(self, agent: LiveAgent, directory: str | None) -> Any:
         if (refusal := agent.account.refusal()) is not None:
-            raise refusal.error("it was not started")
+            raise refusal.not_started()
         while True:
             agent.begin()
             try:

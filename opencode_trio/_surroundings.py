@@ -101,7 +101,7 @@ def _check_nothing_is_replaced(run_cfg: RunConfig) -> None:
         return
     if lost := [*configuration(run_cfg), *(["untrusted"] if run_cfg.untrusted else [])]:
         raise OpenCodeConfigError(
-            "extra_env: OPENCODE_CONFIG_CONTENT would take the place of other settings"
+            "extra_env: OPENCODE_CONFIG_CONTENT would replace other settings"
             f" ({', '.join(lost)}); put what is in it into config_overrides"
         )
 

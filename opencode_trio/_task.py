@@ -92,9 +92,13 @@ class AgentTask(Generic[ValueT_co]):
 
     def __attrs_post_init__(self) -> None:
         if self.args and isinstance(self.work, str):
-            raise OpenCodeConfigError("args: go to an async function; a prompt has none")
+            raise OpenCodeConfigError(
+                "args: only an async function takes arguments, a prompt does not"
+            )
         if self.output is not None and not isinstance(self.work, str):
-            raise OpenCodeConfigError("output: goes with a prompt; a function asks as it likes")
+            raise OpenCodeConfigError(
+                "output: only for a prompt; a function passes it to `session.send`"
+            )
 
         if self.output is not None:
             output_of(self.output)  # refuses what is invalid, and so does this:

@@ -112,7 +112,7 @@ def read_tasks(path: Path, *, workspace: Path, run_cfg: RunConfig) -> list[Batch
         rest = [f"and {more} more lines are wrong"] if more > 0 else []
         raise OpenCodeConfigError("\n".join([*problems[:PROBLEMS_TOLD], *rest]))
     if not tasks:
-        raise OpenCodeConfigError(f"{path}: holds no task")
+        raise OpenCodeConfigError(f"{path}: contains no task")
     return tasks
 
 
@@ -140,9 +140,9 @@ def read_object(text: bytes) -> Json:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise OpenCodeConfigError(f"is no JSON: {exc}") from exc
+        raise OpenCodeConfigError(f"is not JSON: {exc}") from exc
     if not is_object(value):
-        raise OpenCodeConfigError("is no JSON object")
+        raise OpenCodeConfigError("is not a JSON object")
     return value
 
 
@@ -180,7 +180,7 @@ def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
         if not fits(value):
             raise OpenCodeConfigError(f"{key}: expected {expected}, got {shown(value)}")
     if "prompt" not in given:
-        raise OpenCodeConfigError("there is no prompt")
+        raise OpenCodeConfigError("the prompt is missing")
     return AgentTask(
         given["prompt"],
         workspace=checked_workspace(_path(workspace, given.get("workspace", "."))),
@@ -192,7 +192,7 @@ def _task_of(given: Json, workspace: Path, run_cfg: RunConfig) -> AgentTask:
 def _not_more_trusting(own: RunConfig, common: RunConfig) -> RunConfig:
     if common.untrusted and not own.untrusted:
         raise OpenCodeConfigError(
-            "run_cfg: untrusted: a task cannot trust what the command does not"
+            "run_cfg: untrusted: a task cannot switch off what the command asks for"
         )
     return own
 
@@ -206,7 +206,7 @@ def _id_of(given: Json, seen: Counter[str]) -> str:
     if "id" in given:
         own: str = given["id"]
         if seen[own]:
-            raise OpenCodeConfigError(f"id: {own!r} is the id of a task above, too")
+            raise OpenCodeConfigError(f"id: {own!r} is already the id of a task above")
         seen[own] += 1
         return own
     meaning = {key: value for key, value in given.items() if key != "name"}

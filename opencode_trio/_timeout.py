@@ -14,7 +14,7 @@ from opencode_trio.results import RunResult
 
 
 class OpenCodeTimeoutError(OpenCodeError, trio.TooSlowError):
-    """The time that ``timeout_s`` gave was up; what was running has been ended."""
+    """The time given by ``timeout_s`` is over; what was running has been ended."""
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def time_limit(
     if scope.cancelled_caught:
         arrived = partial()
         raise OpenCodeTimeoutError(
-            f"not done within timeout_s={seconds:g}",
+            f"not finished within {seconds:g} s (timeout_s)",
             partial=arrived and attrs.evolve(arrived, stop_reason="timeout"),
             stderr=arrived.stderr if arrived else "",
         )

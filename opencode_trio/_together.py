@@ -132,7 +132,7 @@ class Together(ABC):
         **Cancellation**: as in `map`.
         """
         if not works:
-            raise OpenCodeConfigError("race: nobody takes part")
+            raise OpenCodeConfigError("race: expected at least one agent, got none")
         tasks = [task_of(work, (), output, options) for work in works]
         failures: list[Exception] = []
         async with self._owned(tasks, tolerated=True) as agents:
@@ -144,7 +144,7 @@ class Together(ABC):
                 if failure is None:
                     return outcome.value
                 failures.append(failure)
-        raise ExceptionGroup("nobody won the race", failures)
+        raise ExceptionGroup("no agent won the race", failures)
 
     @overload
     async def best_of(
@@ -256,7 +256,7 @@ def task_of(
     if not is_task(work):
         return AgentTask(cast("Work", work), args, output=output, **options)
     if args:
-        raise OpenCodeConfigError("args: an AgentTask has its own")
+        raise OpenCodeConfigError("args: not with an AgentTask, which has its own")
     task = work if output is None else attrs.evolve(work, output=output)
     return attrs.evolve(task, **options)
 
@@ -264,7 +264,9 @@ def task_of(
 def _unaccepted(outcome: Outcome, accept: Callable[[Any], bool] | None) -> OpenCodeError | None:
     if accept is None or accept(outcome.value):
         return None
-    return OpenCodeError(f"what {outcome.name!r} found was not accepted", partial=outcome.partial)
+    return OpenCodeError(
+        f"`accept` turned down the value of {outcome.name!r}", partial=outcome.partial
+    )
 
 
 def _raise_failures(which: str, outcomes: Sequence[Outcome]) -> None:

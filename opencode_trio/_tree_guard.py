@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
+from opencode_trio._budget import dollars
 from opencode_trio._guard import RunawayGuard, check_steps
 from opencode_trio.errors import OpenCodeLimitError
 from opencode_trio.events import Event, MessageUpdated, SessionRetrying, StepFinished, StepStarted
@@ -86,11 +87,14 @@ class TreeGuard:
     def _check_cost(self, cost: float, *, goes_on: bool) -> None:
         allowed = self.limits.max_cost_usd
         if allowed is not None and (cost > allowed or (goes_on and cost >= allowed)):
-            text = f"the turn has cost ${cost:.4f} of max_cost_usd={allowed:g}"
+            text = f"stopped: the turn spent {dollars(cost)} of its {dollars(allowed)} limit (max_cost_usd)"
             raise OpenCodeLimitError(text, limit="max_cost_usd", allowed=allowed)
 
     def _check_wait(self, seconds: float) -> None:
         allowed = self.limits.max_retry_wait_s
         if allowed is not None and seconds > allowed:
-            text = f"the provider asks for {seconds:.0f} s until the next try"
+            text = (
+                f"stopped: the provider asks to wait {seconds:.0f} s before the next try, and the "
+                f"limit is {allowed:g} s (max_retry_wait_s)"
+            )
             raise OpenCodeLimitError(text, limit="max_retry_wait_s", allowed=allowed)

@@ -64,7 +64,7 @@ def verdict(
     if stop in RETURNED:
         return None
     if stop == "cancelled":
-        return OpenCodeCancelledError("the turn was aborted")
+        return OpenCodeCancelledError("the turn was aborted, by opencode or by another client")
     if stop == "error" and last_error is not None:
         return turn_error(last_error, provider=provider)
     return broken_off

@@ -127,7 +127,10 @@ class Work(Generic[T]):
             is_idle = self._has_begun() and await self.stored.is_idle()
             idle = idle + 1 if is_idle else 0
             if self._aborts and trio.current_time() > began + self._busy_s:
-                _log.warning("%s is called busy, but there is nothing to abort", self.stored.root)
+                _log.warning(
+                    "the server calls session %s busy, but has nothing to abort there",
+                    self.stored.root,
+                )
                 return False
         return False
 
@@ -174,5 +177,5 @@ async def carry_out(work: Work[T]) -> T:
             raise
     answer = work.answer()
     if answer is None:
-        raise OpenCodeCancelledError("it was aborted")
+        raise OpenCodeCancelledError("the call was aborted before it was finished")
     return answer

@@ -155,11 +155,11 @@ def _checked_answer(question: Question, labels: object) -> list[str]:
         raise OpenCodeConfigError(f"{where}: expected a list of labels, got {labels!r}")
     texts = [label for label in labels if isinstance(label, str)]
     if strange := [label for label in labels if not isinstance(label, str)]:
-        raise OpenCodeConfigError(f"{where}: {strange[0]!r} is no label")
+        raise OpenCodeConfigError(f"{where}: {strange[0]!r} is not a string")
     options = [option.label for option in question.options]
     unknown = [label for label in texts if label not in options]
     if unknown and options and not question.custom:
-        raise OpenCodeConfigError(f"{where}: {unknown[0]!r} is none of {options}")
+        raise OpenCodeConfigError(f"{where}: {unknown[0]!r} is not one of {options}")
     if len(texts) > 1 and not question.multiple:
-        raise OpenCodeConfigError(f"{where}: one label is wanted, got {texts}")
+        raise OpenCodeConfigError(f"{where}: expected one label, got {texts}")
     return texts

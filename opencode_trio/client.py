@@ -87,7 +87,9 @@ class AsyncOpenCodeClient:
         isolate_db: bool = True,
     ) -> None:
         if startup_concurrency < 1:
-            raise OpenCodeConfigError(f"startup_concurrency: at least 1, not {startup_concurrency}")
+            raise OpenCodeConfigError(
+                f"startup_concurrency: expected at least 1, got {startup_concurrency}"
+            )
         check_delay("startup_delay_s", startup_delay_s)
         self.binary: str = binary
         """What it was made with: a name on ``PATH``, or a path."""
@@ -153,7 +155,7 @@ class AsyncOpenCodeClient:
         require_trio()
         check_delay("retry_delay_s", retry_delay_s)
         if max_retries < 0:
-            raise OpenCodeConfigError(f"max_retries: at least 0, not {max_retries}")
+            raise OpenCodeConfigError(f"max_retries: expected at least 0, got {max_retries}")
         run: Run | None = None
         with (
             time_limit(timeout_s, partial=lambda: run.result if run else None),
@@ -167,7 +169,9 @@ class AsyncOpenCodeClient:
                 except OpenCodeProcessError as exc:
                     if attempt == max_retries or not is_startup_crash(exc):
                         raise
-                    _log.warning("opencode crashed opening its database; trying again: %s", exc)
+                    _log.warning(
+                        "opencode crashed while it opened its database; starting it again: %s", exc
+                    )
                 else:
                     return run.result
                 await trio.sleep(retry_delay_s)

@@ -55,15 +55,15 @@ class OpenCodeError(Exception):
 
 
 class OpenCodeConfigError(OpenCodeError, ValueError):
-    """A setting, a prompt or a workspace cannot be right; nothing was started."""
+    """A setting, a prompt or a workspace is invalid; nothing was started."""
 
 
 class OpenCodeBinaryNotFoundError(OpenCodeError):
-    """There is no opencode to run: not found, not executable, or not opencode."""
+    """There is no opencode to run: it was not found, or cannot be executed."""
 
 
 class OpenCodeVersionError(OpenCodeError):
-    """The opencode found is not one that this library can drive.
+    """This version of opencode is not supported, or the program is not opencode.
 
     Attributes:
         version: what it says of itself.

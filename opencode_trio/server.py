@@ -227,7 +227,7 @@ class OpenCodeServer:
         cfg = run_cfg or RunConfig()
         check_scope(cfg, self._link.cfg, what="run_cfg of a session")
         if fork and session_id is None:
-            raise OpenCodeConfigError("fork: of which session? give its session_id")
+            raise OpenCodeConfigError("fork: needs the session_id of the session to copy")
         effective = layered(self._link.cfg, cfg)
         changes_rules = cfg.is_set("permission") or cfg.is_set("tools")
         rules = session_rules(effective) if changes_rules and effective != self._link.cfg else []
@@ -305,7 +305,7 @@ class OpenCodeServer:
     async def _directory(self, workspace: StrPath | None) -> str:
         place = self._workspace if workspace is None else workspace
         if place is None:
-            raise OpenCodeConfigError("workspace: a path on the server's machine is needed")
+            raise OpenCodeConfigError("workspace: missing; name a path on the server's machine")
         directory = sent_name(checked_workspace(place)) if self._is_ours else str(place)
         check_name(directory)
         await self._link.check(directory)
@@ -372,7 +372,7 @@ def _split_user(url: str) -> tuple[str, tuple[str, str] | None]:
         _ = parts.port  # looked at only now
     except ValueError:
         raise OpenCodeConfigError(
-            "url: expected http://host:port, and what is given is no address"
+            "url: expected http://host:port, got an invalid address"
         ) from None
     if parts.scheme not in {"http", "https"}:
         given = "" if "@" in url else f", got {url!r}"  # what is before an @ is told to nobody
@@ -415,7 +415,7 @@ async def connect_server(
     url, in_url = _split_user(url)
     if in_url is not None:
         if password is not None:
-            raise OpenCodeConfigError("password: the address has one of its own")
+            raise OpenCodeConfigError("password: the url already has one")
         username, password = in_url
     redactor = Redactor.of(password_forms(username, password or ""))
     async with (
@@ -431,6 +431,6 @@ async def connect_server(
             tasks.start_soon(link.bus.run)
             await link.bus.wait_connected()
         if limit.cancelled_caught or version is None:
-            raise OpenCodeServerError(f"{url}: no event within {CONNECT_S:g} s")
+            raise OpenCodeServerError(f"{url}: no event arrived within {CONNECT_S:g} s")
         with link.in_use():
             yield OpenCodeServer(link, workspace=workspace, version=version)

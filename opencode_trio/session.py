@@ -248,7 +248,7 @@ class Session:
         """
         model = model or self._plan.cfg.model
         if model is None:
-            raise OpenCodeConfigError("model: the session has none; name one")
+            raise OpenCodeConfigError("model: missing; the session has none of its own")
         await self._floor.carry_out(endpoints.summarize(self._id, model=model))
 
     async def shell(self, command: str, *, agent: str | None = None) -> Json:

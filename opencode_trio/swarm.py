@@ -262,7 +262,7 @@ async def open_swarm(
         if workspace is not None:
             pool.directory(workspace)
         with (
-            inside(nested(max_cost_usd, max_tokens, soft)) as account,
+            inside(nested(max_cost_usd, max_tokens, soft, of="the swarm")) as account,
             account.used_in(current_run()),
         ):
             try:

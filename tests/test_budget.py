@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_trio._budget import Account, Excess, Meter, Spending, inside, nested, spending_of
+from opencode_trio._budget import (
+    Account,
+    Excess,
+    Meter,
+    Spending,
+    dollars,
+    inside,
+    nested,
+    spending_of,
+)
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import MessageUpdated, SessionIdle, StepFinished, TokenUsage
 from opencode_trio.results import RunResult
@@ -99,7 +108,7 @@ def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
         budget.charge(Spending(0.5))
         assert (budget.refusal() is not None, budget.is_exceeded, seen) == (True, False, [])
         budget.charge(Spending(0.25))
-        assert seen == [Excess("max_cost_usd", 1.0, 1.25)]
+        assert seen == [Excess("max_cost_usd", 1.0, 1.25, "the budget")]
     budget.charge(Spending(0.25))
     assert len(seen) == 1
 
@@ -107,7 +116,7 @@ def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
 def test_a_soft_share_refuses_earlier() -> None:
     budget = Account(max_tokens=100, soft=0.8)
     budget.charge(Spending(tokens=80))
-    assert budget.refusal() == Excess("max_tokens", 100, 80)
+    assert budget.refusal() == Excess("max_tokens", 100, 80, "the budget", soft=0.8)
     assert budget.excess() is None
 
 
@@ -122,25 +131,61 @@ def test_budgets_nest() -> None:
         other.charge(Spending(tokens=40))
     assert seen == ["one", "one", "other"]
     assert outer.spent.tokens == 101
-    assert other.excess() == Excess("max_tokens", 100, 101)
+    assert other.excess() == Excess("max_tokens", 100, 101, "the budget")
 
 
 def test_blocks_nest() -> None:
-    with inside(nested(None, 10, 1.0)) as outer:
-        with inside(nested(1, None, 1.0)) as inner:
+    with inside(nested(None, 10, 1.0, of="outer")) as outer:
+        with inside(nested(1, None, 1.0, of="inner")) as inner:
             inner.charge(Spending(0.5, 11))
         assert inner.is_exceeded
         assert outer.spent == Spending(0.5, 11)
-    with inside(nested(None, 10, 1.0)) as alone:
+    with inside(nested(None, 10, 1.0, of="outer")) as alone:
         assert alone.spent == Spending()
     assert outer.spent == Spending(0.5, 11)
 
 
 def test_an_excess_says_everything() -> None:
     partial = RunResult(text="so far")
-    error = Excess("max_cost_usd", 5.0, 5.25).error("agent 'x' was stopped", partial)
-    assert str(error) == "agent 'x' was stopped: 5.25 were spent, max_cost_usd=5"
-    assert (error.limit, error.allowed, error.partial) == ("max_cost_usd", 5.0, partial)
+    error = Excess("max_cost_usd", 0.5, 0.507, "the swarm").stopped(partial)
+    assert str(error) == "stopped: spent $0.507 of the $0.50 limit (max_cost_usd) of the swarm"
+    assert (error.limit, error.allowed, error.partial) == ("max_cost_usd", 0.5, partial)
+
+
+@pytest.mark.parametrize(
+    ("excess", "text"),
+    [
+        (
+            Excess("max_cost_usd", 10, 10.25, "the swarm"),
+            "not started: spent $10.25 of the $10.00 limit (max_cost_usd) of the swarm",
+        ),
+        (
+            Excess("max_tokens", 2000, 1200, "an agent", soft=0.5),
+            (
+                "not started: spent 1,200 tokens of the 2,000-token limit (max_tokens) of an agent; no "
+                "agent starts from 1,000 tokens on (soft=0.5)"
+            ),
+        ),
+    ],
+)
+def test_an_agent_that_is_not_started_says_why(excess: Excess, text: str) -> None:
+    assert str(excess.not_started()) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "$0"),
+        (0.00002, "$2e-05"),
+        (0.0001, "$0.0001"),
+        (0.507, "$0.507"),
+        (0.5, "$0.50"),
+        (12, "$12.00"),
+        (1234.56789, "$1234.5679"),
+    ],
+)
+def test_dollars(amount: float, text: str) -> None:
+    assert dollars(amount) == text
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), True])

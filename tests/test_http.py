@@ -97,7 +97,7 @@ async def test_a_server_behind_tls_and_a_path(tmp_path: Path, monkeypatch: pytes
                     pass
         assert server.has_ended
         for late in (server.request("GET", "/elsewhere"), server.warm("/w")):
-            with pytest.raises(OpenCodeServerError, match="block was left"):
+            with pytest.raises(OpenCodeServerError, match="block that opened it was left"):
                 await late
         with pytest.raises(OpenCodeServerError, match=r"(?i)certificate"):
             async with connect_server(url, password="secret"):
@@ -113,7 +113,7 @@ async def test_a_server_behind_tls_and_a_path(tmp_path: Path, monkeypatch: pytes
     [
         (answer(b"{}", status=401), OpenCodeServerError, "password"),
         (answer(b"<html>", "text/html"), OpenCodeServerError, "no such route"),
-        (answer(b"not json"), OpenCodeServerError, "is no JSON"),
+        (answer(b"not json"), OpenCodeServerError, "is not JSON"),
         (answer(b"[1]"), OpenCodeServerError, "expected a JSON object"),
         (answer(b"nonsense\r\n", "text/plain", 502), OpenCodeServerError, "502"),
         (answer(b'{"healthy": true}'), OpenCodeVersionError, "not opencode"),

@@ -87,5 +87,5 @@ def test_an_id_comes_after_what_the_session_has():
 
 @pytest.mark.parametrize("wrong", ["abc", "", "msg_/../x", "ses_1?x", None, 7, "msg_\n"])
 def test_what_is_no_id_is_refused(wrong: object):
-    with pytest.raises(OpenCodeConfigError, match="no session id"):
+    with pytest.raises(OpenCodeConfigError, match="not a session id"):
         checked_id("ses", wrong)

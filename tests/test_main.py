@@ -111,10 +111,10 @@ def test_a_task_keeps_its_id(tasks: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "is no JSON: Expecting property name"),
-        ("[" * 100_000, "is no JSON: "),
-        ("[]", "is no JSON object"),
-        ("{}", "there is no prompt"),
+        ("{", "is not JSON: Expecting property name"),
+        ("[" * 100_000, "is not JSON: "),
+        ("[]", "is not a JSON object"),
+        ("{}", "the prompt is missing"),
         ({"prompt": ""}, "prompt: expected text, got ''"),
         ({"prompt": " "}, "prompt"),
         ({"prompt": "\ud800"}, "prompt"),
@@ -132,7 +132,7 @@ def test_a_task_keeps_its_id(tasks: Path, tmp_path: Path) -> None:
         ({"prompt": "x", "model": "nonsense"}, "model: "),
         ({"prompt": "x", "run_cfg": {"modle": 1}}, "unknown setting 'modle'; there are: agent"),
         ({"prompt": "x", "run_cfg": {"max_steps": -1}}, "max_steps: "),
-        ({"prompt": "x", "id": "a"}, "id: 'a' is the id of a task above, too"),
+        ({"prompt": "x", "id": "a"}, "id: 'a' is already the id of a task above"),
     ],
 )
 def test_a_wrong_line_is_named(
@@ -155,7 +155,7 @@ def test_a_task_may_trust_less_than_the_command_and_not_more(
     assert [cfg and cfg.untrusted for cfg in trust] == [True, True]
     write(tasks, {"prompt": "x", "run_cfg": {"untrusted": False}})
     assert main(["swarm", str(tasks), "--workspace", str(tmp_path), "--untrusted"]) == 2
-    assert f"{tasks}:1: run_cfg: untrusted: a task cannot trust" in capsys.readouterr().err
+    assert f"{tasks}:1: run_cfg: untrusted: a task cannot switch off" in capsys.readouterr().err
 
 
 def test_all_wrong_lines_are_named_but_not_without_end(tasks: Path, tmp_path: Path) -> None:
@@ -170,11 +170,14 @@ def test_all_wrong_lines_are_named_but_not_without_end(tasks: Path, tmp_path: Pa
     ("arguments", "problem"),
     [
         (["nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
-        (["empty.jsonl"], "empty.jsonl: holds no task"),
+        (["empty.jsonl"], "empty.jsonl: contains no task"),
         (["tasks.jsonl", "--config", "bad.json"], "bad.json: unknown setting 'x'"),
         (["tasks.jsonl", "--config", "gone.json"], "gone.json: No such file or directory"),
         (["tasks.jsonl", "--model", "nonsense"], "model: "),
-        (["tasks.jsonl", "--opencode", "./nowhere"], "no opencode: 'nowhere' does not exist"),
+        (
+            ["tasks.jsonl", "--opencode", "./nowhere"],
+            "opencode not found: 'nowhere' does not exist",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -244,7 +247,7 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
 def test_other_files_are_left_alone(tmp_path: Path, content: str, line: int) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(content)
-    with refused(f"results.jsonl:{line}: is no result"), open_results(path):
+    with refused(f"results.jsonl:{line}: is not a result"), open_results(path):
         pass
     assert path.read_text() == content
 
@@ -263,7 +266,7 @@ def test_only_one_run_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "problem"),
-    [("/", "Is a directory"), ("/dev/zero", "no regular file"), ("/nowhere/x", "No such file")],
+    [("/", "Is a directory"), ("/dev/zero", "not a regular file"), ("/nowhere/x", "No such file")],
 )
 def test_where_no_results_can_be(path: str, problem: str) -> None:
     with refused(problem), open_results(Path(path)):

@@ -197,7 +197,7 @@ async def test_a_client_needs_a_workspace_that_is_there(
     autojump_clock: MockClock, world: World, tmp_path: Path
 ) -> None:
     async with open_pool(FakeClient(world)) as pool:
-        with pytest.raises(OpenCodeConfigError, match="workspace: is needed"):
+        with pytest.raises(OpenCodeConfigError, match="workspace: missing"):
             pool.directory(None)
         with pytest.raises(OpenCodeConfigError, match="does not exist"):
             pool.directory(tmp_path / "none")
@@ -258,7 +258,7 @@ async def test_a_server_that_does_not_answer_is_asked_last(
         async with pool.lease(None, None):
             raise OpenCodeServerError("your fault", status_code=400)
     servers[0].has_ended = True
-    with pytest.raises(OpenCodeServerError, match="no server is left"):
+    with pytest.raises(OpenCodeServerError, match="all servers that the swarm was given"):
         async with pool.lease(None, None):
             pass
 

@@ -270,10 +270,10 @@ def test_a_refusal_shows_no_values(settings: dict[str, Any]) -> None:
 async def test_an_address_shows_no_password() -> None:
     for url, said in (
         ("me:hidden-value@host", "expected http"),
-        ("http://me:hidden-value@[::1:4096", "no address"),
-        ("http://me:hidden-value@host:port", "no address"),
+        ("http://me:hidden-value@[::1:4096", "invalid address"),
+        ("http://me:hidden-value@host:port", "invalid address"),
         ("ftp://me:hidden-value@host", "expected http"),
-        ("http://me:hidden-value@host", "password: the address has one of its own"),
+        ("http://me:hidden-value@host", "password: the url already has one"),
     ):
         with pytest.raises(OpenCodeConfigError, match=said) as caught:
             async with connect_server(url, password="x"):

@@ -415,7 +415,7 @@ async def test_failures_and_guards(opencode_binary: str, tmp_path: Path):
             assert (await session.send("empty")).stop_reason == "empty"
             takes_it = is_before(server, 18) and not is_before(server, 14)
             if takes_it:
-                with pytest.raises(OpenCodeServerError, match="in the middle"):
+                with pytest.raises(OpenCodeServerError, match="before it was complete"):
                     await session.send("broken")
             for prompt, options, limit in (
                 *([] if takes_it else [("broken", {}, "unknown_finishes")]),
@@ -603,7 +603,7 @@ async def test_password(opencode_binary: str, tmp_path: Path, caplog: pytest.Log
             again.open_session(str(tmp_path), run_cfg=remote(model)) as session,
         ):
             assert (await session.send("hello")).final_text == "ok"
-        with pytest.raises(OpenCodeServerError, match="block was left"):
+        with pytest.raises(OpenCodeServerError, match="block that opened it was left"):
             await session.send("still there?")
         with pytest.raises(OpenCodeServerError, match="password"):
             async with connect_server(server.url, password="wrong"):
@@ -616,7 +616,7 @@ async def test_password(opencode_binary: str, tmp_path: Path, caplog: pytest.Log
         written += caplog.text.encode()
         for form in (password, base64.b64encode(b"opencode:" + password)):
             assert form not in written
-    with pytest.raises(OpenCodeServerError, match="block was left"):
+    with pytest.raises(OpenCodeServerError, match="block that opened it was left"):
         await server.request("GET", "/config")
 
 

@@ -259,7 +259,7 @@ async def test_nothing_is_left_of_a_session_that_could_not_be_prepared(
 async def test_what_is_no_json_is_told_before_it_is_sent() -> None:
     async with open_api("http://127.0.0.1:9", password=None, username="x") as api:
         for body in ("\ud800", float("nan"), {1, 2}):
-            with pytest.raises(OpenCodeConfigError, match="no JSON"):
+            with pytest.raises(OpenCodeConfigError, match="cannot be written as JSON"):
                 await api.call(Call("POST", "/x", anything, body={"text": body}))
 
 

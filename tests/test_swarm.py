@@ -126,7 +126,7 @@ async def test_what_cannot_be_right_is_refused_at_once(world: World) -> None:
             swarm.start_soon(trio.sleep, 1, output={})  # type: ignore[call-overload]
         with pytest.raises(OpenCodeConfigError, match="max_tokens"):
             swarm.start_soon("prompt", max_tokens=0)
-        with pytest.raises(OpenCodeConfigError, match="nobody"):
+        with pytest.raises(OpenCodeConfigError, match="at least one agent"):
             await swarm.race()
     assert swarm.agents == ()
     for wrong in ({"limit": 0}, {"on_failure": "ignore"}, {"per_provider": {"per_provider": 0}}):
@@ -140,7 +140,7 @@ async def test_time_limit(autojump_clock: MockClock, world: World) -> None:
     async with open_swarm(world.server(), limit=1, on_failure="collect") as swarm:
         swarm.start_soon("first")
         agent = swarm.start_soon("long", timeout_s=5)
-        with pytest.raises(trio.TooSlowError, match="timeout_s=5"):
+        with pytest.raises(trio.TooSlowError, match=r"within 5 s \(timeout_s\)"):
             await agent.result()
     assert trio.current_time() == pytest.approx(6)
     assert world.aborted == ["long"]
@@ -386,7 +386,7 @@ async def test_a_budget_stops_within_a_step(autojump_clock: MockClock, world: Wo
     assert sum(o.partial.total_cost for o in outcomes if o.partial) == swarm.spent.cost_usd
     assert [outcome.attempts for outcome in outcomes] == [1] * 4 + [0] * 4
     said = [str(outcome.error).partition(":")[0] for outcome in outcomes]
-    assert said == ["it was stopped"] * 4 + ["it was not started"] * 4
+    assert said == ["stopped"] * 4 + ["not started"] * 4
     assert world.aborted == ["work"] * 4
 
 
@@ -401,7 +401,7 @@ async def test_a_spent_budget_lets_those_finish_who_are_in(
     assert [outcome.status for outcome in swarm.outcomes()] == ["completed"] * 2 + ["failed"] * 2
     assert swarm.spent.cost_usd == 8 * COST_USD
     assert "'number 2'" in "".join(info.value.exceptions[0].__notes__)
-    assert "it was not started" in str(info.value.exceptions[1])
+    assert "not started: spent $" in str(info.value.exceptions[1])
 
 
 async def test_an_agent_has_a_budget_of_its_own(autojump_clock: MockClock, world: World) -> None:
@@ -506,7 +506,7 @@ async def test_the_first_good_answer_wins(autojump_clock: MockClock, world: Worl
 async def test_a_race_that_nobody_wins(autojump_clock: MockClock, world: World) -> None:
     world.programs["bad"] = failing(OpenCodeTurnError("no"))
     async with open_swarm(world.server()) as swarm:
-        with pytest.raises(ExceptionGroup, match="nobody won") as info:
+        with pytest.raises(ExceptionGroup, match="no agent won") as info:
             await swarm.race("bad", "poor", accept=lambda _: False)
     assert len(info.value.exceptions) == 2
 

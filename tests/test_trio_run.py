@@ -130,7 +130,7 @@ def test_threads_share_a_client(hello: FakeOpencode, tmp_path: Path) -> None:
 
 
 async def in_another_run(use: Use) -> None:
-    await trio.to_thread.run_sync(lambda: contextvars.Context().run(lambda: trio.run(use)))
+    await trio.to_thread.run_sync(lambda: contextvars.Context().run(partial(trio.run, use)))
 
 
 @asynccontextmanager

@@ -130,7 +130,7 @@ async def test_a_session_that_is_deleted_fails_as_such(
 
     async with talking(agent) as (session, _):
         agent.server.routes[r"POST /session/(\w+)/message"] = gone
-        with pytest.raises(OpenCodeServerError, match="deleted the session") as caught:
+        with pytest.raises(OpenCodeServerError, match="session was deleted") as caught:
             await session.send("x")
     assert caught.value.status_code == 404
 
@@ -772,7 +772,7 @@ async def test_an_ask_that_nobody_can_answer_fails_the_turn(
 ):
     agent = Agent()
     async with talking(agent) as (session, _):
-        with pytest.raises(OpenCodeConfigError, match="no permission id"):
+        with pytest.raises(OpenCodeConfigError, match="not a permission id"):
             async with session.stream("x") as turn:
                 await settled()
                 agent.server.say(fake.event("permission.asked", **(ASK | {"id": "ask_1"})))
