@@ -16,6 +16,7 @@ from opencode_trio._bus import Bus, Records
 from opencode_trio._endpoints import Call, get_session, providers
 from opencode_trio._json import text_of
 from opencode_trio._tree import MAX_DEPTH
+from opencode_trio._workspace import check_path
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
 from opencode_trio.events import Event, PermissionAsked, QuestionAsked
@@ -114,11 +115,12 @@ class Link:
             await trio.sleep(pause)
 
     async def check(self, directory: str) -> None:
-        """See that opencode may be let into a directory, as far as that is ours to say.
+        """See that opencode can be let into a directory, and may, as far as that is ours to say.
 
         Raises:
-            OpenCodeConfigError: it may not.
+            OpenCodeConfigError: it cannot, or may not.
         """
+        check_path(directory)
         if self._check_directory is not None:
             await trio.to_thread.run_sync(self._check_directory, Path(directory))
 

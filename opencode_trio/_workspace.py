@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import unquote
 
 from opencode_trio.errors import OpenCodeConfigError
 
@@ -14,11 +15,33 @@ PATHS_FAIL_WITH = (OSError, ValueError, RuntimeError)
 """What pathlib raises: of the system; of a NUL; of a circle of links, or no such user."""
 
 
+def check_path(path: str) -> None:
+    """Check that opencode will work in this directory, and not in another one.
+
+    Its server decodes the directory that a call names once more than HTTP does.
+
+    Args:
+        path: of a directory here, or on the machine of a server elsewhere.
+
+    Raises:
+        OpenCodeConfigError: opencode would read another path, or none.
+    """
+    problem = None
+    if path.encode(errors="ignore").decode() != path:
+        problem = "is not UTF-8, which opencode takes it for"
+    elif (decoded := unquote(path)) != path:
+        problem = f"is decoded by opencode, which would work in {decoded!r} instead"
+    elif path.startswith("/") and "\\" in path:  # without the slash it is a path on Windows
+        problem = "has a backslash in it, which opencode takes for a slash"
+    if problem is not None:
+        raise OpenCodeConfigError(f"workspace: {path!r} {problem}; rename the directory")
+
+
 def checked_workspace(workspace: StrPath) -> Path:
     """Return the directory, absolute and without links, as opencode will name it.
 
     Raises:
-        OpenCodeConfigError: it is not there, or no directory.
+        OpenCodeConfigError: it is not there, or no directory, or opencode cannot work in it.
     """
     try:
         path = Path(workspace).expanduser().resolve()
@@ -28,4 +51,5 @@ def checked_workspace(workspace: StrPath) -> Path:
     if not is_directory:
         problem = "is not a directory" if path.exists() else "does not exist"
         raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
+    check_path(str(path))
     return path

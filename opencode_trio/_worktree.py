@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from opencode_trio._background import clear_away
+from opencode_trio._workspace import check_path
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
 
 _log = logging.getLogger("opencode_trio")
@@ -61,7 +62,8 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
         The directory's counterpart in the worktree.
 
     Raises:
-        OpenCodeConfigError: it is in no repository, or nothing is committed there.
+        OpenCodeConfigError: it is in no repository, or nothing is committed there, or opencode
+            cannot work where worktrees are made.
 
     **Cancellation**: removes the worktree, shielded, in at most `GOODBYE_S` seconds.
     """
@@ -71,6 +73,7 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     tree = parent / f"{Path(directory).name}-{parent.name[-8:]}"
     is_made = is_told = False
     try:
+        check_path(str(tree))
         await _git_worktree(directory, "add", "--quiet", "--detach", str(tree), commit)
         is_made = True
         (tree / prefix).mkdir(parents=True, exist_ok=True)  # git keeps no empty directories

@@ -103,9 +103,7 @@ class RunConfig:
     def __attrs_post_init__(self) -> None:
         if self.untrusted:
             check_untrusted(
-                extra_env=self.extra_env or {},
-                config=self.build_opencode_config_dict(),
-                cli_kwargs=self.cli_kwargs or {},
+                extra_env=self.extra_env or {}, config=self.build_opencode_config_dict()
             )
 
     def build_opencode_config_dict(self) -> dict[str, Any]:

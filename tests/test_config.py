@@ -132,6 +132,7 @@ WRONG: dict[str, list[Any]] = {
         {"a=b": "x"},
         {"format": "default"},
         {"attach": "http://localhost"},
+        {"dir": "/elsewhere"},
         {"title": {"a": "b"}},
         {"f": [["a"]]},
         {"f": ["a", object()]},
