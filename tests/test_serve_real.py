@@ -749,7 +749,6 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
             assert "from the shell" in str(shell)
             await session.send("plan")
             assert [todo["content"] for todo in await session.todo()] == ["a"]
-            assert await session.diff() == []
             await session.summarize()
             assert (await session.send("after")).final_text == "ok"
             latest = (await session.messages())[-2]["info"]["id"]
@@ -759,6 +758,40 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
         async with server.open_session(delete_on_exit=True) as session:
             pass
         assert session.session_id not in {record["id"] for record in await server.sessions()}
+
+
+async def test_the_diff_of_a_session_and_of_a_turn(opencode_binary: str, tmp_path: Path):
+    """Each file once, from before the first turn that changed it to after the last."""
+    git = ["git", "-C", str(tmp_path)]
+    await trio.run_process([*git, "init", "--quiet"])
+    (tmp_path / "kept.txt").write_text("one\n")
+
+    def script(request: Any) -> Any:
+        run = ToolCall("bash", {"command": request.prompt, "description": "d"})
+        return "done" if request.tool_results else run
+
+    async with (
+        serving(opencode_binary, tmp_path, {"*": script}, snapshot=True, permission="allow") as (
+            server,
+            _,
+        ),
+        server.open_session() as session,
+    ):
+        assert await session.diff() == []
+        await session.send("echo two > kept.txt; echo x > passing.txt")
+        await session.send("echo three > kept.txt; echo y > new.txt; rm passing.txt")
+        changes = {change["file"]: change for change in await session.diff()}
+        assert list(changes) == ["kept.txt", "new.txt"]
+        assert changes["kept.txt"]["additions"] == changes["kept.txt"]["deletions"] == 1
+        if not is_before(server, 14):
+            (tmp_path / "kept.txt").write_text("one\n")
+            (tmp_path / "new.txt").unlink()
+            patch = "".join(change["patch"] for change in changes.values())
+            await trio.run_process([*git, "apply", "-p0"], stdin=patch.encode())
+            assert (tmp_path / "kept.txt").read_text() == "three\n"
+            assert (tmp_path / "new.txt").read_text() == "y\n"
+        last = (await session.messages())[-1]["info"]["parentID"]
+        assert "passing.txt" in {change["file"] for change in await session.diff(last)}
 
 
 @pytest.mark.quiet
