@@ -76,8 +76,9 @@ class Course:
         self._link = link
         self._plan = plan
         self._tasks = tasks
-        self._live = LiveTurn(plan.root, plan.message_id, TreeGuard(plan.limits))
         stored = StoredTurn(link, plan.root, plan.directory, plan.message_id)
+        former = frozenset(stored.subagents)
+        self._live = LiveTurn(plan.root, plan.message_id, TreeGuard(plan.limits), former)
         self._exchange = Exchange(stored, self._live, plan.call)
         self.desk: AskDesk = AskDesk(stored.call, tasks, plan.handlers, self._fail)
         self.mailbox: Mailbox = Mailbox()
@@ -201,6 +202,7 @@ class Course:
             await self._exchange.settle(answer or {})
             if not self._exchange.is_left:
                 await self._exchange.check_is_there()
+                self._exchange.check_is_taken_up(answer or {})
             self._conclude(answer)
             if self._stop_reason not in RETURNED:
                 await self._exchange.clear_up()

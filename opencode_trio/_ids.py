@@ -60,9 +60,13 @@ def milliseconds_near(stamp: int, now_ms: float) -> float:
     return time + round((now_ms - time) / period) * period
 
 
+LATEST_MS = 1000.0
+"""How late an event's time can be by its way here.  More is a clock that was set back."""
+
+
 @attrs.define
 class MessageIds:
-    """The ids of one server's messages, each later than the one before.
+    """The ids of a server's messages, in order within each session.
 
     The server's clock counts, since its own messages' ids must sort among ours.  What is known
     of it comes from ids it made itself (those of its events).
@@ -70,26 +74,29 @@ class MessageIds:
 
     skew_ms: float | None = None
     """How far the server's clock is ahead of ours; ``None`` while nothing is known of it."""
-    _last: int = 0
 
     def saw(self, identifier: str, now_ms: float) -> None:
         """Learn the server's time from an id that it made, received at `now_ms` of our clock.
 
         What an event tells is late by its way here; so the greatest skew seen is the best known,
-        and errs, if at all, towards an id that is a moment too early, which does no harm.
+        until a clock is set back.  It errs, if at all, towards an id that is a moment too early,
+        which does no harm.
         """
         stamp = stamp_of(identifier)
         if stamp is None:
             return
         skew = milliseconds_near(stamp, now_ms) - now_ms
-        self.skew_ms = skew if self.skew_ms is None else max(self.skew_ms, skew)
+        if self.skew_ms is None or not 0 <= self.skew_ms - skew <= LATEST_MS:
+            self.skew_ms = skew
+
+    def server_ms(self, now_ms: float) -> float:
+        """Return the server's time at `now_ms` of our clock."""
+        return now_ms + (self.skew_ms or 0.0)
 
     def next(self, now_ms: float, randomness: bytes, *, after: str | None = None) -> str:
-        """Make an id later than all before it, and than `after`."""
-        stamp = int(now_ms + (self.skew_ms or 0.0)) << COUNTER_BITS
-        low = [self._last + 1, stamp]
+        """Make an id later than `after`, the newest one of its session."""
+        stamp = int(self.server_ms(now_ms)) << COUNTER_BITS
         if after is not None and (bits := stamp_of(after)) is not None:
             time = int(milliseconds_near(bits, now_ms)) << COUNTER_BITS
-            low.append(time + bits % (1 << COUNTER_BITS) + 1)
-        self._last = max(low)
-        return message_id(self._last, randomness)
+            stamp = max(stamp, time + bits % (1 << COUNTER_BITS) + 1)
+        return message_id(stamp, randomness)

@@ -45,6 +45,8 @@ class Agent:
     busy: set[str] = attrs.field(factory=set)
     aborts: int = 0
     obeys: bool = True
+    ids_begin_with: str = "msg_f"
+    """With ``msg_0`` what it says sorts before all that we ask, as if its clock had been set back."""
     is_structured: bool = False
     """Whether its first prompt asked for a structured answer, which opencode cannot tell."""
     has_ended: bool = False
@@ -82,7 +84,7 @@ class Agent:
         return answer
 
     def message(self, text: str, parent: str, error: Json | None) -> Json:
-        identifier = f"msg_f{len(self.messages):011x}zz"
+        identifier = f"{self.ids_begin_with}{len(self.messages):011x}zz"
         more: dict[str, Any] = {"error": error} if error else {}
         info = fake.assistant(ROOT, identifier, parent, **more)
         ids = {"messageID": identifier, "sessionID": ROOT}
