@@ -273,7 +273,7 @@ class Course:
         while self._gaps and not self.work.over.is_set():
             gaps = self._gaps
             try:
-                missed = await self._exchange.missed()
+                missed = await self._exchange.missed(lambda: self.desk.pending)
             except OpenCodeError as exc:
                 if await self.work.stored.is_deleted():
                     self._fail(deleted())

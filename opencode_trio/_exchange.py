@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 import trio
@@ -21,8 +22,9 @@ from opencode_trio._reconcile import is_cut_off, is_of_a_former_turn, is_whole_t
 from opencode_trio._stored import StoredTurn
 from opencode_trio._verdict import turn_error
 from opencode_trio._work import Work
+from opencode_trio.asks import AskRequest, QuestionRequest
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
-from opencode_trio.events import Event
+from opencode_trio.events import Event, PermissionReplied, QuestionReplied, SessionIdle
 
 _log = logging.getLogger("opencode_trio")
 
@@ -40,6 +42,11 @@ PROMPT_ATTEMPTS = 3
 
 ARRIVES_S = 0.2
 """What is on its way when a connection breaks is stored after this, or never."""
+
+
+def _reply_to(request: AskRequest) -> Event:
+    kind = QuestionReplied if isinstance(request, QuestionRequest) else PermissionReplied
+    return kind(session_id=request.session_id, request_id=request.request_id)
 
 
 def deleted() -> OpenCodeServerError:
@@ -133,8 +140,11 @@ class Exchange:
                 "wait for that long, or open another session"
             )
 
-    async def missed(self) -> list[Event]:
+    async def missed(self, pending: Callable[[], Sequence[AskRequest]]) -> list[Event]:
         """Read what a broken stream may have missed of a running turn, as the events of it.
+
+        Args:
+            pending: tells which requests wait for an answer, as far as known.
 
         Raises:
             OpenCodeServerError: it could not be read.
@@ -143,18 +153,30 @@ class Exchange:
         known = self._stored.subagents
         subagents = await self._stored.subagent_messages(known, self._live.former)
         turn = await self._stored.messages()
+        waited = pending()
+        listed = await self._stored.asks()
         own = {text_of(object_of(message.get("info")), "id") for message in turn}
         asks = [  # opencode may keep some of a former turn, which an abort has cut off
             ask
-            for ask in await self._stored.asks()
+            for ask in listed
             if ask.message_id in own or self._live.owns(ask.session_id, ask.message_id)
         ]
         if turn or self._live.has_begun or await self._stored.exists():
             self._live.has_begun = True
+        retried = set(self._live.retrying)
         states = await self._stored.states()
-        self._live.retrying.intersection_update(state.session_id for state in states)
+        # What has ended is not among what there is.
+        idle = (retried & self._live.retrying) - {state.session_id for state in states}
+        ids = {ask.request_id for ask in listed}
+        answered = [ask for ask in pending() if ask in waited and ask.request_id not in ids]
         messages = [*chain.from_iterable(subagents.values()), *turn]
-        return [*chain.from_iterable(map(message_events, messages)), *asks, *states]
+        return [
+            *chain.from_iterable(map(message_events, messages)),
+            *map(_reply_to, answered),
+            *asks,
+            *states,
+            *(SessionIdle(session_id=session) for session in idle),
+        ]
 
     async def _ask(self) -> Json:
         for attempt in count(1):

@@ -21,6 +21,7 @@ from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeServerError,
 )
+from opencode_trio.events import Event
 from opencode_trio.server import OpenCodeServer
 from opencode_trio.session import Session
 
@@ -151,7 +152,11 @@ def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
 
 @asynccontextmanager
 async def talking(
-    agent: Agent, handlers: Handlers | None = None, *, ours: bool = True
+    agent: Agent,
+    handlers: Handlers | None = None,
+    *,
+    ours: bool = True,
+    on_event: Callable[[Event], object] | None = None,
 ) -> AsyncIterator[tuple[Session, Link]]:
     async with open_background() as tasks:
         link = Link(
@@ -170,7 +175,10 @@ async def talking(
         server = OpenCodeServer(link, workspace="/w", version="1.18.33")
         chosen = handlers or Handlers()
         async with server.open_session(
-            session_id=ROOT, on_permission=chosen.on_permission, on_question=chosen.on_question
+            session_id=ROOT,
+            on_permission=chosen.on_permission,
+            on_question=chosen.on_question,
+            on_event=on_event,
         ) as session:
             yield session, link
 
