@@ -22,6 +22,7 @@ TOOLS = (
 """What opencode asks permissions for: its schema's names, and tools that go by another's name."""
 OWNED_FLAGS = {
     "format": "the library reads opencode's JSON",
+    "dir": "it leads past the checks of the workspace; give the workspace instead",
     "attach": "`run --attach` loses output and errors; use a session for a shared server",
 }
 """Flags of ``opencode run`` that a caller may not set, and why."""

@@ -60,7 +60,7 @@ def settings_environment(
     home: str | None = None,
     without_config: bool = False,
 ) -> dict[str, str]:
-    """Lay the settings over an environment; `RunConfig.extra_env` has the last word.
+    """Lay the settings over an environment; only the workspace is stronger than ``extra_env``.
 
     Args:
         run_cfg: the settings.
@@ -75,7 +75,6 @@ def settings_environment(
         env["OPENCODE_CONFIG_CONTENT"] = render_config(config)
     if run_cfg.disable_autoupdate:
         env["OPENCODE_DISABLE_AUTOUPDATE"] = "1"
-    if cwd is not None:
-        env["PWD"] = str(cwd)
     env |= LOCKS if run_cfg.untrusted else {}
-    return env | dict(run_cfg.extra_env or {})
+    place = {} if cwd is None else {"PWD": str(cwd)}
+    return env | dict(run_cfg.extra_env or {}) | place

@@ -77,8 +77,9 @@ class Course:
         self._link = link
         self._plan = plan
         self._tasks = tasks
-        self._live = LiveTurn(plan.root, plan.message_id, TreeGuard(plan.limits))
         stored = StoredTurn(link, plan.root, plan.directory, plan.message_id)
+        former = frozenset(stored.subagents)
+        self._live = LiveTurn(plan.root, plan.message_id, TreeGuard(plan.limits), former)
         self._exchange = Exchange(stored, self._live, plan.call)
         self.desk: AskDesk = AskDesk(stored.call, tasks, plan.handlers, self._fail)
         self.mailbox: Mailbox = Mailbox()
@@ -208,6 +209,7 @@ class Course:
             await self._exchange.settle(answer or {})
             if not self._exchange.is_left:
                 await self._exchange.check_is_there()
+                self._exchange.check_is_taken_up(answer or {})
             self._conclude(answer)
             if self._stop_reason not in RETURNED:
                 await self._exchange.clear_up()
@@ -287,7 +289,7 @@ class Course:
         while self._gaps and not self.work.over.is_set():
             gaps = self._gaps
             try:
-                missed = await self._exchange.missed()
+                missed = await self._exchange.missed(lambda: self.desk.pending)
             except OpenCodeError as exc:
                 if await self.work.stored.is_deleted():
                     self._fail(deleted())

@@ -6,6 +6,8 @@ The answer ends the turn, and what is stored is the truth of it; the event strea
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 import trio
@@ -13,15 +15,17 @@ import trio
 from opencode_trio._bus_wire import message_events
 from opencode_trio._endpoints import Call
 from opencode_trio._files import images_of
-from opencode_trio._json import Json, object_of, objects_of, text_of
+from opencode_trio._ids import LATEST_MS
+from opencode_trio._json import Json, number_of, object_of, objects_of, text_of
 from opencode_trio._link import LOST
 from opencode_trio._live import LiveTurn
-from opencode_trio._reconcile import is_cut_off, is_whole_turn, settle
+from opencode_trio._reconcile import is_cut_off, is_of_a_former_turn, is_whole_turn, settle
 from opencode_trio._stored import StoredTurn
 from opencode_trio._verdict import turn_error
 from opencode_trio._work import Work
+from opencode_trio.asks import AskRequest, QuestionRequest
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
-from opencode_trio.events import Event
+from opencode_trio.events import Event, PermissionReplied, QuestionReplied, SessionIdle
 
 _log = logging.getLogger("opencode_trio")
 
@@ -39,6 +43,11 @@ PROMPT_ATTEMPTS = 3
 
 ARRIVES_S = 0.2
 """What is on its way when a connection breaks is stored after this, or never."""
+
+
+def _reply_to(request: AskRequest) -> Event:
+    kind = QuestionReplied if isinstance(request, QuestionRequest) else PermissionReplied
+    return kind(session_id=request.session_id, request_id=request.request_id)
 
 
 def deleted() -> OpenCodeServerError:
@@ -87,7 +96,7 @@ class Exchange:
         known = self._live.answers
         whole = not self.has_gap and is_whole_turn(answer, self._stored.message_id, known)
         turn = [answer] if whole else await self._stored.messages(len(known))
-        subagents = await self._stored.subagent_messages(self._subagents())
+        subagents = await self._stored.subagent_messages(self._subagents(), self._live.former)
         settle(self._live.fold, turn, subagents)
 
     async def clear_up(self) -> None:
@@ -130,22 +139,58 @@ class Exchange:
         if self._live.fold.last_error is not None and await self._stored.is_deleted():
             raise deleted()
 
-    async def missed(self) -> list[Event]:
+    def check_is_taken_up(self, answer: Json) -> None:
+        """See that opencode did not take a former prompt for a later one.
+
+        Raises:
+            OpenCodeServerError: it did, and has answered with what it had said before.
+        """
+        created_ms = number_of(object_of(object_of(answer.get("info")).get("time")), "created")
+        ahead_ms = created_ms - self._stored.link.bus.ids.server_ms(time.time() * 1000)
+        if ahead_ms > LATEST_MS and is_of_a_former_turn(answer, self._stored.message_id):
+            raise OpenCodeServerError(
+                "opencode passed over the prompt: the server's clock was set back, and is "
+                f"{ahead_ms / 1000:.0f} s behind the session's last message; "
+                "wait for that long, or open another session"
+            )
+
+    async def missed(self, pending: Callable[[], Sequence[AskRequest]]) -> list[Event]:
         """Read what a broken stream may have missed of a running turn, as the events of it.
+
+        Args:
+            pending: tells which requests wait for an answer, as far as known.
 
         Raises:
             OpenCodeServerError: it could not be read.
         """
         await self._stored.find_subagents()
-        subagents = await self._stored.subagent_messages(self._stored.subagents)
+        known = self._stored.subagents
+        subagents = await self._stored.subagent_messages(known, self._live.former)
         turn = await self._stored.messages()
-        asks = await self._stored.asks()
+        waited = pending()
+        listed = await self._stored.asks()
+        own = {text_of(object_of(message.get("info")), "id") for message in turn}
+        asks = [  # opencode may keep some of a former turn, which an abort has cut off
+            ask
+            for ask in listed
+            if ask.message_id in own or self._live.owns(ask.session_id, ask.message_id)
+        ]
         if turn or self._live.has_begun or await self._stored.exists():
             self._live.has_begun = True
+        retried = set(self._live.retrying)
         states = await self._stored.states()
-        self._live.retrying.intersection_update(state.session_id for state in states)
+        # What has ended is not among what there is.
+        idle = (retried & self._live.retrying) - {state.session_id for state in states}
+        ids = {ask.request_id for ask in listed}
+        answered = [ask for ask in pending() if ask in waited and ask.request_id not in ids]
         messages = [*chain.from_iterable(subagents.values()), *turn]
-        return [*chain.from_iterable(map(message_events, messages)), *asks, *states]
+        return [
+            *chain.from_iterable(map(message_events, messages)),
+            *map(_reply_to, answered),
+            *asks,
+            *states,
+            *(SessionIdle(session_id=session) for session in idle),
+        ]
 
     async def _ask(self) -> Json:
         for attempt in count(1):
@@ -168,8 +213,8 @@ class Exchange:
     async def _catch_up(self, answer: Json) -> None:
         """Wait until the stream has told what the answer tells."""
         message = text_of(object_of(answer.get("info")), "id")
-        if message <= self._stored.message_id:
-            return  # aborted before the agent said anything: this is of a former turn
+        if is_of_a_former_turn(answer, self._stored.message_id):
+            return  # aborted before the agent said anything
         told = (
             self._live.answers
             if is_cut_off(answer, self._stored.message_id)

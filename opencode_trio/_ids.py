@@ -62,17 +62,16 @@ def milliseconds_near(stamp: int, now_ms: float) -> float:
     return time + round((now_ms - time) / period) * period
 
 
-STEP_MS = 2000.0
-"""A skew that has fallen by more than an event can be late is a clock that was set."""
+LATEST_MS = 1000.0
+"""How late an event's time can be by its way here.  More is a clock that was set back."""
 
 
 @attrs.define
 class MessageIds:
-    """Makes message ids by the clock of one server.
+    """The ids of a server's messages, in order within each session.
 
     The server's clock counts, since its own messages' ids must sort among ours.  What is known
-    of it comes from ids it made itself (those of its events).  Ids are in order within a session
-    only: a clock may be set back at any time.
+    of it comes from ids it made itself (those of its events).
     """
 
     skew_ms: float | None = None
@@ -82,19 +81,23 @@ class MessageIds:
         """Learn the server's time from an id that it made, received at `now_ms` of our clock.
 
         What an event tells is late by its way here; so the greatest skew seen is the best known,
-        and errs, if at all, towards an id that is a moment too early, which does no harm.  Unless
-        it falls by seconds: then one of the two clocks was set.
+        until a clock is set back.  It errs, if at all, towards an id that is a moment too early,
+        which does no harm.
         """
         stamp = stamp_of(identifier)
         if stamp is None:
             return
         skew = milliseconds_near(stamp, now_ms) - now_ms
-        if self.skew_ms is None or not self.skew_ms - STEP_MS < skew < self.skew_ms:
+        if self.skew_ms is None or not 0 <= self.skew_ms - skew <= LATEST_MS:
             self.skew_ms = skew
 
+    def server_ms(self, now_ms: float) -> float:
+        """Return the server's time at `now_ms` of our clock."""
+        return now_ms + (self.skew_ms or 0.0)
+
     def next(self, now_ms: float, randomness: bytes, *, after: str | None = None) -> str:
-        """Make an id later than `after`, the newest of its session."""
-        stamp = int(now_ms + (self.skew_ms or 0.0)) << COUNTER_BITS
+        """Make an id later than `after`, the newest one of its session."""
+        stamp = int(self.server_ms(now_ms)) << COUNTER_BITS
         if after is not None and (bits := stamp_of(after)) is not None:
             time = int(milliseconds_near(bits, now_ms)) << COUNTER_BITS
             stamp = max(stamp, time + bits % (1 << COUNTER_BITS) + 1)

@@ -17,7 +17,7 @@ from opencode_trio._endpoints import Call, get_session, providers
 from opencode_trio._json import text_of
 from opencode_trio._tree import MAX_DEPTH
 from opencode_trio._trio_run import TrioRun
-from opencode_trio._workspace import path_of
+from opencode_trio._workspace import check_path, path_of
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
 from opencode_trio.events import Event, PermissionAsked, QuestionAsked
@@ -129,12 +129,13 @@ class Link:
         self._run.check()
 
     async def check(self, directory: str) -> None:
-        """See that opencode may be let into a directory, as far as that is ours to say.
+        """See that opencode can be let into a directory, and may, as far as that is ours to say.
 
         Raises:
-            OpenCodeConfigError: it may not.
+            OpenCodeConfigError: it cannot, or may not.
         """
         self.check_run()
+        check_path(directory)
         if self._check_directory is not None:
             await trio.to_thread.run_sync(self._check_directory, path_of(directory))
 

@@ -33,11 +33,13 @@ class LiveTurn:
         root: the session.
         message_id: the user's message, which begins the turn.
         guard: what the turn may use.
+        former: the subagents' sessions that former turns began.
     """
 
     root: str
     message_id: str
     guard: TreeGuard
+    former: frozenset[str] = frozenset()
     fold: TurnFold = attrs.field(
         default=attrs.Factory(lambda turn: TurnFold(turn.root), takes_self=True), init=False
     )
@@ -100,7 +102,22 @@ class LiveTurn:
         """Say whether an event belongs to this turn, or to one before it."""
         message = event.message_id if isinstance(event, PartEvent | MessageUpdated) else None
         self.has_begun = self.has_begun or message == self.message_id
-        return self.has_begun and (message is None or message >= self.message_id)
+        parent = event.parent_id if isinstance(event, MessageUpdated) else None
+        return self.has_begun and self.owns(event.session_id, message, parent)
+
+    def owns(self, session: str | None, message: str | None, parent: str | None = None) -> bool:
+        """Say whether a message belongs to this turn.
+
+        Its parent tells, or that its subagent is a new one.  Ids tell of the rest: they sort by
+        time, unless a clock has been set back.
+        """
+        return (
+            message is None
+            or message >= self.message_id
+            or self.message_id == parent
+            or message in self.answers
+            or session not in {self.root, *self.former}
+        )
 
     def _weigh(self, event: Event, now_s: float) -> None:
         self._note(event)

@@ -17,7 +17,7 @@ from opencode_trio._background import open_background
 from opencode_trio._opener import ServerOpener
 from opencode_trio._rules import asks_something
 from opencode_trio._scopes import OF_A_TURN
-from opencode_trio._workspace import StrPath, checked_workspace
+from opencode_trio._workspace import StrPath, check_path, checked_workspace
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeConfigError,
@@ -89,8 +89,16 @@ class GivenServers:
         self._strikes = [0] * len(servers)
 
     def directory(self, workspace: StrPath | None) -> str | None:
-        """Return it as it is: it may be a path on another machine."""
-        return None if workspace is None else os.fspath(workspace)
+        """Return it as it is: it may be a path on another machine.
+
+        Raises:
+            OpenCodeConfigError: opencode cannot work in it.
+        """
+        if workspace is None:
+            return None
+        directory = os.fspath(workspace)
+        check_path(directory)
+        return directory
 
     @asynccontextmanager
     async def lease(

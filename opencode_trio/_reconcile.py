@@ -13,28 +13,32 @@ def messages_of_turn(stored: Iterable[Json], message_id: str) -> list[Json]:
     """Pick the assistant messages of a turn out of its session's messages, in order.
 
     They answer the user's message, or one that opencode put in after it, for a compaction or to
-    go on after one.  What another client of the server asked in between is none of it.
+    go on after one.  What another client of the server asked in between is none of it.  Their
+    parents tell; ids sort by a clock that may be set back.
 
     Args:
         stored: messages as the server stores them, in order.
         message_id: the user's message.
     """
+    stored = list(stored)
     ours = {message_id}
     compacted = False
-    turn: list[Json] = []
-    for message in stored:
+    for message in _following(stored, message_id):
         info = object_of(message.get("info"))
-        identifier = text_of(info, "id")
-        if identifier <= message_id:
-            continue
         if text_of(info, "role") == "user":
             compacted = compacted or _has_compaction(message)
             # After a compaction that made room for a prompt, opencode stores that prompt again.
             if compacted or _is_put_in(message):
-                ours.add(identifier)
-        elif text_of(info, "parentID") in ours:
-            turn.append(message)
-    return turn
+                ours.add(text_of(info, "id"))
+    return [m for m in stored if text_of(object_of(m.get("info")), "parentID") in ours]
+
+
+def _following(stored: list[Json], message_id: str) -> list[Json]:
+    """Pick what comes after a message; if it is not among them, by their ids."""
+    ids = [text_of(object_of(message.get("info")), "id") for message in stored]
+    if message_id in ids:
+        return stored[ids.index(message_id) + 1 :]
+    return [m for m, identifier in zip(stored, ids, strict=True) if identifier > message_id]
 
 
 def has_message(stored: Iterable[Json], message_id: str) -> bool:
@@ -45,14 +49,17 @@ def has_message(stored: Iterable[Json], message_id: str) -> bool:
 def messages_since(stored: Iterable[Json], message_id: str) -> list[Json]:
     """Pick the assistant messages that a subagent wrote after the turn began.
 
-    A later turn may wake a former one's subagent, whose older messages were counted then.
+    Args:
+        stored: messages of a subagent that a former turn began, and this one may have woken: what
+            is older was counted then.
+        message_id: the user's message, which begins the turn.
     """
-    infos = ((message, object_of(message.get("info"))) for message in stored)
-    return [
-        message
-        for message, info in infos
-        if text_of(info, "role") == "assistant" and text_of(info, "id") > message_id
-    ]
+    return [m for m in answers_in(stored) if text_of(object_of(m.get("info")), "id") > message_id]
+
+
+def answers_in(stored: Iterable[Json]) -> list[Json]:
+    """Pick the assistant messages."""
+    return [m for m in stored if text_of(object_of(m.get("info")), "role") == "assistant"]
 
 
 def broken_compactions(stored: Iterable[Json], message_id: str) -> list[str]:
@@ -63,9 +70,9 @@ def broken_compactions(stored: Iterable[Json], message_id: str) -> list[str]:
         message_id: of those after this message only.
     """
     begun: list[str] = []
-    for message in stored:
+    for message in _following(list(stored), message_id):
         info = object_of(message.get("info"))
-        if text_of(info, "id") > message_id and _has_compaction(message):
+        if _has_compaction(message):
             begun.append(text_of(info, "id"))
         elif flag_of(info, "summary") and text_of(info, "finish"):
             begun = [identifier for identifier in begun if identifier != text_of(info, "parentID")]
@@ -97,7 +104,13 @@ def is_cut_off(answer: Json, message_id: str) -> bool:
     """
     info = object_of(answer.get("info"))
     is_complete = "completed" in object_of(info.get("time"))
-    return bool(info) and (not is_complete or text_of(info, "id") <= message_id)
+    return bool(info) and (not is_complete or is_of_a_former_turn(answer, message_id))
+
+
+def is_of_a_former_turn(answer: Json, message_id: str) -> bool:
+    """Say whether an answer answers another prompt than this one, or is the prompt itself."""
+    info = object_of(answer.get("info"))
+    return text_of(info, "id") <= message_id and text_of(info, "parentID") != message_id
 
 
 def settle(fold: TurnFold, turn: Iterable[Json], subagents: Mapping[str, Iterable[Json]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import TypeVar
 
 import attrs
@@ -12,16 +12,17 @@ import trio
 from opencode_trio import _endpoints as endpoints
 from opencode_trio._bus_wire import bus_event
 from opencode_trio._endpoints import Call
-from opencode_trio._json import Json, object_of, text_of
+from opencode_trio._json import Json, text_of
 from opencode_trio._link import Link
 from opencode_trio._reconcile import (
+    answers_in,
     broken_compactions,
     has_message,
     messages_of_turn,
     messages_since,
 )
 from opencode_trio.errors import OpenCodeServerError
-from opencode_trio.events import Event
+from opencode_trio.events import Event, PermissionAsked, QuestionAsked
 
 _log = logging.getLogger("opencode_trio")
 
@@ -96,12 +97,22 @@ class StoredTurn:
         stored = await self._newest(self.root)
         return messages_of_turn(stored, self.message_id)
 
-    async def subagent_messages(self, sessions: Iterable[str]) -> dict[str, list[Json]]:
-        """Read what subagents wrote in the turn, by session."""
+    async def subagent_messages(
+        self, sessions: Iterable[str], former: Container[str]
+    ) -> dict[str, list[Json]]:
+        """Read what subagents wrote in the turn, by session.
+
+        Args:
+            sessions: of the subagents.
+            former: those that former turns began.
+        """
         found: dict[str, list[Json]] = {}
         for session in sessions:
             stored = await self._newest(session)
-            found[session] = messages_since(stored, self.message_id)
+            is_former = session in former
+            found[session] = (
+                messages_since(stored, self.message_id) if is_former else answers_in(stored)
+            )
         return found
 
     async def find_subagents(self) -> None:
@@ -114,26 +125,17 @@ class StoredTurn:
                 self.link.bus.tree.add(child, parent, text_of(info, "agent") or None)
                 parents.append(child)
 
-    async def asks(self) -> list[Event]:
-        """Read what waits for an answer in the turn's tree, as the events that told it."""
+    async def asks(self) -> list[PermissionAsked | QuestionAsked]:
+        """Read what waits for an answer in the session's tree, as the events that told it."""
         family = self._family
         found: list[Event] = []
         for kind, call in (
             ("permission.asked", endpoints.permissions()),
             ("question.asked", endpoints.questions()),
         ):
-            asks = [
-                ask
-                for ask in await self.call(call)
-                if ask.get("sessionID") in family and not self._is_of_a_former_turn(ask)
-            ]
+            asks = [ask for ask in await self.call(call) if ask.get("sessionID") in family]
             found += [bus_event({"type": kind, "properties": ask}) for ask in asks]
-        return found
-
-    def _is_of_a_former_turn(self, ask: Json) -> bool:
-        """Say whether a turn before asked; opencode may keep what an abort has cut off."""
-        message = text_of(object_of(ask.get("tool")), "messageID")
-        return bool(message) and message < self.message_id
+        return [event for event in found if isinstance(event, PermissionAsked | QuestionAsked)]
 
     async def states(self) -> list[Event]:
         """Read what those of the turn's tree are at that are not idle, as the events that told it."""

@@ -51,9 +51,7 @@ def git_environment(env: Mapping[str, str]) -> dict[str, str]:
     return names
 
 
-def check_untrusted(
-    *, extra_env: Mapping[str, str], config: Mapping[str, Any], cli_kwargs: Mapping[str, Any]
-) -> None:
+def check_untrusted(*, extra_env: Mapping[str, str], config: Mapping[str, Any]) -> None:
     """Check that settings do not trust what they call untrusted.
 
     Raises:
@@ -62,8 +60,6 @@ def check_untrusted(
     for name in LOCKS.keys() & extra_env.keys():
         if extra_env[name].lower() not in {"1", "true"}:
             raise _contradiction(f"extra_env[{name!r}]", "opens what `untrusted` locks")
-    if "dir" in cli_kwargs:
-        raise _contradiction("cli_kwargs['dir']", "leads elsewhere; give the workspace instead")
     for where, path in _paths(config):
         if not _OUTSIDE.match(path):
             problem = f"{path!r} is a file of the workspace; give an absolute path, or a URL"

@@ -16,12 +16,33 @@ PATHS_FAIL_WITH = (OSError, ValueError, RuntimeError)
 """What pathlib raises: of the system; of a NUL; of a circle of links, or no such user."""
 
 
+def check_path(path: str) -> None:
+    """Check that opencode will work in this directory, and not in another one.
+
+    Its server decodes the directory that a call names once more than HTTP does.
+
+    Args:
+        path: of a directory here, or on the machine of a server elsewhere.
+
+    Raises:
+        OpenCodeConfigError: opencode would read another path, or none.
+    """
+    problem = None
+    if path.encode(errors="ignore").decode() != path:
+        problem = "is not UTF-8, which opencode takes it for"
+    elif (decoded := unquote(path)) != path:
+        problem = f"is decoded by opencode, which would work in {decoded!r} instead"
+    elif path.startswith("/") and "\\" in path:  # without the slash it is a path on Windows
+        problem = "has a backslash in it, which opencode takes for a slash"
+    if problem is not None:
+        raise OpenCodeConfigError(f"workspace: {path!r} {problem}; rename the directory")
+
+
 def checked_workspace(workspace: StrPath) -> Path:
     """Return the directory, absolute and without links, as opencode will name it.
 
     Raises:
-        OpenCodeConfigError: it is not there, is not a directory, or has a name that opencode
-            would take for another one.
+        OpenCodeConfigError: it is not there, or no directory, or opencode cannot work in it.
     """
     try:
         path = Path(workspace).expanduser().resolve()
@@ -31,31 +52,8 @@ def checked_workspace(workspace: StrPath) -> Path:
     if not is_directory:
         problem = "is not a directory" if path.exists() else "does not exist"
         raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
-    check_name(sent_name(path))
+    check_path(sent_name(path))
     return path
-
-
-def check_name(directory: str) -> None:
-    """Check that opencode takes a directory for what it is.
-
-    It percent-decodes the name of a directory, and takes a backslash for a slash: it would work
-    in another directory, and not say so (seen in 1.18.33).
-
-    Raises:
-        OpenCodeConfigError: it does not.
-    """
-    if any(0xD800 <= ord(c) <= 0xDFFF for c in directory):
-        problem = "is not UTF-8"
-    elif "\\" in directory:
-        problem = "has a backslash, which opencode takes for a slash"
-    elif unquote(directory, errors="surrogateescape") != directory:
-        problem = "has a percent sign before two hexadecimal digits, which opencode decodes"
-    else:
-        return
-    raise OpenCodeConfigError(
-        f"workspace: the name of {directory!r} {problem}: it would work in another directory. "
-        "Rename it, or give a copy or a bind mount under another name"
-    )
 
 
 def sent_name(path: Path) -> str:

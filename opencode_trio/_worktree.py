@@ -20,6 +20,7 @@ from opencode_trio._background import clear_away
 from opencode_trio._claims import Claim, abandoned, make_claim
 from opencode_trio._isolation import host_environment
 from opencode_trio._scratch import no_temporary
+from opencode_trio._workspace import check_path
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError
 
 _log = logging.getLogger("opencode_trio")
@@ -93,8 +94,8 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     these is named in the log, and stays.
 
     Raises:
-        OpenCodeConfigError: it is in no repository, nothing is committed there, or there is no
-            room for a worktree.
+        OpenCodeConfigError: it is in no repository, nothing is committed there, there is no room
+            for a worktree, or opencode cannot work where worktrees are made.
 
     **Cancellation**: removes the worktree, shielded, in at most `GOODBYE_S` seconds.
     """
@@ -106,6 +107,7 @@ async def open_worktree(directory: str, on_diff: Callable[[str], None]) -> Async
     tree, parent = claim.tree, claim.tree.parent
     is_made = is_told = is_removed = False
     try:
+        check_path(str(tree))
         await _git_worktree(directory, "add", "--quiet", "--detach", str(tree), commit)
         is_made = True
         (tree / prefix).mkdir(parents=True, exist_ok=True)  # git keeps no empty directories

@@ -149,9 +149,7 @@ class RunConfig:
         object.__setattr__(self, "_unset", self._unset - changed)
         if self.untrusted:
             check_untrusted(
-                extra_env=self.extra_env or {},
-                config=self.build_opencode_config_dict(),
-                cli_kwargs=self.cli_kwargs or {},
+                extra_env=self.extra_env or {}, config=self.build_opencode_config_dict()
             )
 
     def build_opencode_config_dict(self) -> dict[str, Any]:

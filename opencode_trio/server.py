@@ -27,7 +27,7 @@ from opencode_trio._rules import SessionRules, check_taken, session_rules
 from opencode_trio._scopes import check_scope
 from opencode_trio._serve import USER, ServePlan, check_health, open_served
 from opencode_trio._trio_run import require_trio
-from opencode_trio._workspace import StrPath, check_name, checked_workspace, sent_name
+from opencode_trio._workspace import StrPath, checked_workspace, sent_name
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
@@ -307,7 +307,6 @@ class OpenCodeServer:
         if place is None:
             raise OpenCodeConfigError("workspace: missing; name a path on the server's machine")
         directory = sent_name(checked_workspace(place)) if self._is_ours else str(place)
-        check_name(directory)
         await self._link.check(directory)
         return directory
 

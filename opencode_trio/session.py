@@ -8,10 +8,12 @@ from functools import partial
 from typing import TypeVar, Unpack
 
 import attrs
+import trio
 
 from opencode_trio import _endpoints as endpoints
 from opencode_trio._answering import structured_answer
 from opencode_trio._checks import checked_prompt
+from opencode_trio._diffs import joined_diffs, turns_with_changes
 from opencode_trio._endpoints import Call
 from opencode_trio._files import file_parts
 from opencode_trio._floor import Audience, Floor
@@ -19,7 +21,7 @@ from opencode_trio._json import Json, object_of, text_of
 from opencode_trio._link import Link
 from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
 from opencode_trio._rulebook import DEFAULT_AGENT, Rulebook
-from opencode_trio._stored import StoredTurn, newest_messages
+from opencode_trio._stored import POLL_S, StoredTurn, newest_messages
 from opencode_trio._structured import OutputKind, output_of
 from opencode_trio._timeout import time_limit
 from opencode_trio._turns import Turn
@@ -30,6 +32,10 @@ from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.results import RunResult
 
 T = TypeVar("T")
+
+DIFF_S = 2.0
+"""How long the diff of a turn that has changed files may lag behind it: a tenth of a second, unless
+it has taken the changes back itself, and there is none."""
 
 
 @attrs.frozen
@@ -190,31 +196,31 @@ class Session:
         return await self._call(endpoints.todo(self._id))
 
     async def diff(self, message_id: str | None = None) -> list[Json]:
-        """Read what was changed in files; needs opencode's snapshots.
+        """Read what was changed in files, in the order of their names; needs opencode's snapshots.
+
+        Without `message_id` each file is told once, as it was before the first turn that changed it
+        and after the last; what came in between from somebody else is in it.
 
         Args:
             message_id: by the turn of this user message only.
 
         Returns:
-            Records with ``file``, ``patch`` (a unified diff), ``additions``, ``deletions`` and
-            ``status``, those of older turns first: a file that several turns changed has a record
-            for each of them.  Turns that were reverted are left out.
+            For each file ``file``, ``status`` (added, deleted, modified), ``additions`` and
+            ``deletions`` in lines, and ``patch`` (in older releases ``before`` and ``after``).
         """
         if message_id is not None:
             return await self._call(endpoints.diff(self._id, message_id))
-        found: list[Json] = []
-        for turn in await self._turns():
-            changes = await self._call(endpoints.diff(self._id, turn))
-            found += changes
-        return found
+        turns = turns_with_changes(await self.messages())
+        diffs = [await self._diff_of(turn) for turn in turns]
+        return await trio.to_thread.run_sync(joined_diffs, diffs)
 
-    async def _turns(self) -> list[str]:
-        """Read the ids of the user's messages, but for those that were reverted."""
-        record = await self._call(endpoints.get_session(self._id))
-        reverted = text_of(object_of(record.get("revert")), "messageID")
-        infos = [object_of(message.get("info")) for message in await self.messages()]
-        users = [text_of(info, "id") for info in infos if text_of(info, "role") == "user"]
-        return [user for user in users if not reverted or user < reverted]
+    async def _diff_of(self, turn: str) -> list[Json]:
+        # opencode works it out behind the turn's back, and may not have done so yet.
+        diff: list[Json] = []
+        with trio.move_on_after(DIFF_S):
+            while not (diff := await self.diff(turn)):  # noqa: ASYNC110 - the server's, not ours
+                await trio.sleep(POLL_S)
+        return diff
 
     # --- what it can be made to do ------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeServerError,
 )
+from opencode_trio.events import Event
 from opencode_trio.server import OpenCodeServer
 from opencode_trio.session import Session
 
@@ -45,6 +46,8 @@ class Agent:
     busy: set[str] = attrs.field(factory=set)
     aborts: int = 0
     obeys: bool = True
+    ids_begin_with: str = "msg_f"
+    """With ``msg_0`` what it says sorts before all that we ask, as if its clock had been set back."""
     is_structured: bool = False
     """Whether its first prompt asked for a structured answer, which opencode cannot tell."""
     has_ended: bool = False
@@ -82,7 +85,7 @@ class Agent:
         return answer
 
     def message(self, text: str, parent: str, error: Json | None) -> Json:
-        identifier = f"msg_f{len(self.messages):011x}zz"
+        identifier = f"{self.ids_begin_with}{len(self.messages):011x}zz"
         more: dict[str, Any] = {"error": error} if error else {}
         info = fake.assistant(ROOT, identifier, parent, **more)
         ids = {"messageID": identifier, "sessionID": ROOT}
@@ -149,7 +152,11 @@ def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
 
 @asynccontextmanager
 async def talking(
-    agent: Agent, handlers: Handlers | None = None, *, ours: bool = True
+    agent: Agent,
+    handlers: Handlers | None = None,
+    *,
+    ours: bool = True,
+    on_event: Callable[[Event], object] | None = None,
 ) -> AsyncIterator[tuple[Session, Link]]:
     async with open_background() as tasks:
         link = Link(
@@ -168,7 +175,10 @@ async def talking(
         server = OpenCodeServer(link, workspace="/w", version="1.18.33")
         chosen = handlers or Handlers()
         async with server.open_session(
-            session_id=ROOT, on_permission=chosen.on_permission, on_question=chosen.on_question
+            session_id=ROOT,
+            on_permission=chosen.on_permission,
+            on_question=chosen.on_question,
+            on_event=on_event,
         ) as session:
             yield session, link
 

@@ -44,7 +44,7 @@ async def serving(
 ) -> AsyncIterator[tuple[OpenCodeServer, ScriptedModel]]:
     """Open a scripted model, and a server that talks to it."""
     async with open_scripted_model(Programs(programs)) as model:
-        cfg = model.run_config(snapshot=False, **overrides)
+        cfg = model.run_config(**{"snapshot": False} | overrides)
         async with open_server(serve_plan(binary, workspace.resolve(), cfg)) as server:
             yield server, model
 

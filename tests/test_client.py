@@ -212,14 +212,23 @@ async def test_an_empty_prompt_will_do_for_a_command(hello, workspace):
         ("loop", "(?i)loop|symbolic|does not exist"),
         ("~nobody-of-that-name/x", "workspace"),
         ("x" * 5000, "workspace"),
+        ("feature%2Fx", "would work in '.*/feature/x' instead"),
+        ("a\\b", "backslash"),
+        ("caf\udce9", "is not UTF-8"),
     ],
 )
 async def test_workspaces_that_cannot_be(hello, tmp_path, monkeypatch, place, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("feature%2Fx", "a\\b", "caf\udce9"):
+        (tmp_path / name).mkdir()
+    client = AsyncOpenCodeClient(hello.path)
     with pytest.raises(OpenCodeConfigError, match=words):
-        await AsyncOpenCodeClient(hello.path).async_run("hi", place)
+        await client.async_run("hi", place)
+    with pytest.raises(OpenCodeConfigError, match=words):
+        async with client.open_server(place):
+            pass
     assert hello.starts == 0
 
 

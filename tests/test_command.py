@@ -140,6 +140,15 @@ def test_without_a_workspace_nothing_is_pinned() -> None:
 
 
 def test_extra_env_has_the_last_word() -> None:
-    names = ["PWD", "OPENCODE_DISABLE_AUTOUPDATE", "OPENCODE_CONFIG_CONTENT", "PATH", "NEW"]
+    names = ["OPENCODE_DISABLE_AUTOUPDATE", "OPENCODE_CONFIG_CONTENT", "PATH", "NEW"]
     cfg = RunConfig(model="p/m", extra_env=dict.fromkeys(names, "mine"))
-    assert settings_environment(cfg, {"PATH": "/bin"}, cwd="/w") == dict.fromkeys(names, "mine")
+    assert settings_environment(cfg, {"PATH": "/bin"}) == dict.fromkeys(names, "mine")
+
+
+def test_extra_env_does_not_move_the_agent() -> None:
+    # `extra_env=os.environ` would take it to where the host is.
+    cfg = RunConfig(extra_env={"PWD": "/elsewhere"})
+    assert settings_environment(cfg, {}, cwd="/w") == {
+        "OPENCODE_DISABLE_AUTOUPDATE": "1",
+        "PWD": "/w",
+    }

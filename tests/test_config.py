@@ -133,6 +133,7 @@ WRONG: dict[str, list[Any]] = {
         {"a=b": "x"},
         {"format": "default"},
         {"attach": "http://localhost"},
+        {"dir": "/elsewhere"},
         {"title": {"a": "b"}},
         {"f": [["a"]]},
         {"f": ["a", object()]},

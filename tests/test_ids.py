@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_trio._ids import (
+    LATEST_MS,
     RANDOM_CHARACTERS,
     MessageIds,
     checked_id,
@@ -46,13 +47,28 @@ def test_any_id_is_well_formed(now: float, randomness: bytes):
     assert len(made) == 30
 
 
-@given(st.lists(st.floats(-5000, 5000), min_size=2, max_size=50))
-def test_ids_of_a_session_ascend_even_if_the_clock_does_not(steps: list[float]):
+@given(st.lists(st.floats(-(10**6), 10**6), min_size=2, max_size=50))
+def test_the_ids_of_a_session_ascend_even_if_the_clock_does_not(steps: list[float]):
     ids = MessageIds()
     made: list[str] = []
     for step in steps:
         made.append(ids.next(NOW + step, ZEROES, after=made[-1] if made else None))
     assert made == sorted(set(made))
+
+
+def test_another_session_follows_a_clock_that_was_set_back():
+    ids = MessageIds()
+    before = ids.next(NOW, ZEROES)
+    assert ids.next(NOW - 600_000, ZEROES) == MessageIds().next(NOW - 600_000, ZEROES) < before
+
+
+def test_the_skew_falls_when_the_servers_clock_is_set_back():
+    ids = MessageIds()
+    heard = [(0, 0), (-LATEST_MS, 0), (-600_000, -600_000), (-600_500, -600_000), (5, 5)]
+    for told, skew in heard:  # an event that is late is not believed, one that is later still is
+        ids.saw(message_id(int(NOW + told) << 12, ZEROES), NOW)
+        assert ids.skew_ms == skew
+        assert ids.server_ms(NOW) == NOW + skew
 
 
 @given(st.floats(-(10**7), 10**7), st.floats(0, 500))

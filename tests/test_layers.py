@@ -21,7 +21,7 @@ import opencode_trio
 TABLE = """
 core       _activity _budget asks config errors events results _structured
 core       _asked _bus_wire _deltas _json _lines _parts _run_wire
-core       _fold _guard _live _reconcile _run_end _tree _tree_guard _turn _verdict
+core       _diffs _fold _guard _live _reconcile _run_end _tree _tree_guard _turn _verdict
 core       _history _lane _span _span_titles
 core       _checks _child_env _command _endpoints _host_config _ids _rules _schema _scopes
 core       _redact _typevars _untrusted

@@ -11,6 +11,7 @@ import trio.testing
 
 import fake_server as fake
 from fake_agent import ASK, ROOT, Agent, LateServer, allow_and_note, settled, talking
+from opencode_trio._activity import Activity
 from opencode_trio._ask_desk import Handlers
 from opencode_trio._json import Json
 from opencode_trio._turns import Turn
@@ -134,6 +135,76 @@ async def test_who_recovered_during_an_outage_is_no_longer_waited_for(
                 agent.server.hang_up()
                 await turn.wait()
         assert trio.current_time() < 25
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+async def test_who_recovered_during_an_outage_is_not_shown_as_retrying(
+    recovers: bool, autojump_clock: trio.testing.MockClock
+):
+    agent = Agent()
+    activity = Activity()
+    retry = {"type": "retry", "attempt": 1, "next": 0, "message": "m"}
+    async with (
+        talking(agent, on_event=activity.take) as (session, _),
+        session.stream("x") as turn,
+    ):
+        await settled()
+        agent.server.say(fake.event("session.status", sessionID=ROOT, status=retry))
+        await settled()
+        assert activity.is_retrying
+        states = {} if recovers else {ROOT: retry}
+        agent.server.routes["GET /session/status"] = lambda call: states
+        agent.server.hang_up()
+        await settled(5)
+        assert activity.is_retrying is not recovers
+        agent.finish()
+        await turn.wait()
+
+
+@pytest.mark.parametrize("kind", ["permission", "question"])
+async def test_an_ask_that_somebody_else_answered_during_an_outage_is_settled(
+    kind: str, autojump_clock: trio.testing.MockClock
+):
+    agent = Agent()
+    activity = Activity()
+    has_ended = trio.Event()
+
+    async def think(request: Any) -> Any:
+        try:
+            await trio.sleep_forever()
+        finally:
+            has_ended.set()
+
+    ask = ASK if kind == "permission" else {"id": "que_1", "sessionID": ROOT, "questions": []}
+    async with talking(agent, Handlers(think, think), on_event=activity.take) as (session, _):
+        with pytest.raises(OpenCodeLimitError) as failed:
+            async with session.stream("x", fail_if_silent=20) as turn:
+                await settled()
+                agent.server.say(fake.event(f"{kind}.asked", **ask))
+                await settled()
+                assert (len(turn.pending_asks), activity.asks) == (1, 1)
+                agent.server.hang_up()
+                await settled(5)
+                assert has_ended.is_set()
+                assert (turn.pending_asks, activity.asks) == ([], 0)
+                await turn.wait()
+        assert failed.value.limit == "fail_if_silent"  # nobody is waited for any more
+
+
+async def test_an_ask_that_comes_while_an_outage_is_looked_into_stays_open(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent) as (session, _), session.stream("x", answer_by_hand=True) as turn:
+        await settled()
+        agent.server.routes["GET /permission"] = slowly(lambda call: [], 1)
+        agent.server.hang_up()
+        await settled(0.5)
+        agent.server.say(fake.event("permission.asked", **ASK))
+        await settled(5)
+        assert len(turn.pending_asks) == 1
+        agent.finish()
+        await turn.wait()
 
 
 async def allow_by_hand(agent: Agent, turn: Turn) -> None:

@@ -263,6 +263,16 @@ async def test_a_server_that_does_not_answer_is_asked_last(
             pass
 
 
+@pytest.mark.parametrize("wrong", ["/ci/feature%2Fx", "/a\\b", "/caf\udce9"])
+def test_a_directory_that_opencode_misreads_is_refused_by_given_servers(
+    world: World, wrong: str
+) -> None:
+    pool: Any = GivenServers([world.server()])  # type: ignore[list-item]
+    with pytest.raises(OpenCodeConfigError, match="rename the directory"):
+        pool.directory(wrong)
+    assert pool.directory("C:\\work\\100%") == "C:\\work\\100%"
+
+
 def test_no_server_is_no_source() -> None:
     with pytest.raises(OpenCodeConfigError, match="source"):
         GivenServers([])

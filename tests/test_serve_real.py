@@ -39,7 +39,7 @@ from opencode_trio.events import (
     ToolPart,
 )
 from opencode_trio.results import RunResult
-from opencode_trio.server import OpenCodeServer, connect_server, open_server
+from opencode_trio.server import OpenCodeServer, connect_server
 from opencode_trio.session import Session
 from opencode_trio.testing import (
     Cut,
@@ -53,7 +53,7 @@ from opencode_trio.testing import (
     Usage,
     open_scripted_model,
 )
-from serving import Programs, serve_plan, serving
+from serving import Programs, serving
 from tcp_proxy import open_proxy
 
 pytestmark = pytest.mark.opencode
@@ -767,6 +767,40 @@ async def test_the_life_of_a_session(opencode_binary: str, tmp_path: Path):
         assert session.session_id not in {record["id"] for record in await server.sessions()}
 
 
+async def test_the_diff_of_a_session_and_of_a_turn(opencode_binary: str, tmp_path: Path):
+    """Each file once, from before the first turn that changed it to after the last."""
+    git = ["git", "-C", str(tmp_path)]
+    await trio.run_process([*git, "init", "--quiet"])
+    (tmp_path / "kept.txt").write_text("one\n")
+
+    def script(request: Any) -> Any:
+        run = ToolCall("bash", {"command": request.prompt, "description": "d"})
+        return "done" if request.tool_results else run
+
+    async with (
+        serving(opencode_binary, tmp_path, {"*": script}, snapshot=True, permission="allow") as (
+            server,
+            _,
+        ),
+        server.open_session() as session,
+    ):
+        assert await session.diff() == []
+        await session.send("echo two > kept.txt; echo x > passing.txt")
+        await session.send("echo three > kept.txt; echo y > new.txt; rm passing.txt")
+        changes = {change["file"]: change for change in await session.diff()}
+        assert list(changes) == ["kept.txt", "new.txt"]
+        assert changes["kept.txt"]["additions"] == changes["kept.txt"]["deletions"] == 1
+        if not is_before(server, 14):
+            (tmp_path / "kept.txt").write_text("one\n")
+            (tmp_path / "new.txt").unlink()
+            patch = "".join(change["patch"] for change in changes.values())
+            await trio.run_process([*git, "apply", "-p0"], stdin=patch.encode())
+            assert (tmp_path / "kept.txt").read_text() == "three\n"
+            assert (tmp_path / "new.txt").read_text() == "y\n"
+        last = (await session.messages())[-1]["info"]["parentID"]
+        assert "passing.txt" in {change["file"] for change in await session.diff(last)}
+
+
 @pytest.mark.quiet
 async def test_cancelled_at_any_moment(opencode_binary: str, tmp_path: Path):
     """No hang, no word of an old turn in a later one, no request left open."""
@@ -867,36 +901,6 @@ async def test_examples_for_those_who_move_here(
 
         examples = {"memory": chat, "permission": human_in_the_loop, "question": questions}
         await examples[example]()
-
-
-async def test_the_diff_of_a_turn_and_of_a_session(opencode_binary: str, tmp_path: Path) -> None:
-    def write(name: str, text: str) -> ToolCall:
-        return ToolCall("write", {"filePath": str(tmp_path / name), "content": text})
-
-    programs = {
-        "first": [write("a.txt", "one\n"), "done"],
-        "second": [write("b.txt", "two\n"), "done"],
-        "third": [write("a.txt", "three\n"), "done"],
-    }
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    (tmp_path / "before").touch()
-    async with open_scripted_model(Programs(programs)) as model:
-        cfg = model.run_config(permission="allow")
-        async with (
-            open_server(serve_plan(opencode_binary, tmp_path.resolve(), cfg)) as server,
-            server.open_session() as session,
-        ):
-            turns: list[str] = []
-            for prompt in ("first", "second", "third"):
-                async with session.stream(prompt) as turn:
-                    await turn.wait()
-                    turns.append(turn.message_id)
-            assert [change["file"] for change in await session.diff(turns[1])] == ["b.txt"]
-            whole = await session.diff()
-            assert [change["file"] for change in whole] == ["a.txt", "b.txt", "a.txt"]
-            assert "-one\n+three\n" in whole[-1]["patch"]
-            await session.revert(turns[2])
-            assert [change["file"] for change in await session.diff()] == ["a.txt", "b.txt"]
 
 
 SESSION_IN = """

@@ -94,6 +94,22 @@ async def test_rules_of_a_turn_are_not_found_by_who_opens_the_session_again(
         assert session.session_id == ROOT
 
 
+async def test_a_session_in_a_directory_that_opencode_misreads_is_not_resumed(
+    autojump_clock: trio.testing.MockClock,
+):
+    agent = Agent()
+    async with talking(agent, ours=False) as (_, link):
+        record = {"id": "ses_2", "directory": "/ci/feature%2Fx"}
+        agent.server.routes["GET /session/(\\w+)"] = lambda call, name: record
+        server = OpenCodeServer(link, workspace="/w", version="1.18.33")
+        with pytest.raises(OpenCodeConfigError, match="would work in '/ci/feature/x'"):
+            async with server.open_session(session_id="ses_2"):
+                pytest.fail("opened")
+        with pytest.raises(OpenCodeConfigError, match="would work in '/ci/feature/x'"):
+            async with server.open_session("/ci/feature%2Fx"):
+                pytest.fail("opened")
+
+
 async def test_a_turn_that_is_being_prepared_can_be_aborted(autojump_clock: trio.testing.MockClock):
     agent = Agent()
 

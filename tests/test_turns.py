@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from opencode_trio.errors import (
     OpenCodeServerError,
     OpenCodeTurnError,
 )
-from opencode_trio.events import ErrorInfo, SessionIdle, StepStarted, TextDelta
+from opencode_trio.events import ErrorInfo, MessageUpdated, SessionIdle, StepStarted, TextDelta
 from opencode_trio.session import Session
 
 
@@ -148,11 +149,11 @@ async def test_a_compaction_that_is_broken_off_is_forgotten(
         with trio.move_on_after(5):
             async with session.stream("x"):
                 await settled()
-                agent.messages += [
+                older, newer = (
                     {"info": {"id": name, "role": "user"}, "parts": [{"type": "compaction"}]}
                     for name in (former, begun)
-                ]
-                agent.messages.append({"info": summary, "parts": []})
+                )
+                agent.messages = [older, *agent.messages, newer, {"info": summary, "parts": []}]
                 await trio.sleep_forever()
     forgotten = [call.path for call in agent.server.called("DELETE .*")]
     assert forgotten == ([] if ends else [f"/session/{ROOT}/message/{begun}"])
@@ -385,6 +386,60 @@ async def test_subagents_of_former_turns_are_left_alone(autojump_clock: trio.tes
             }
         aborted = {call.path for call in agent.server.called(r"POST /session/\w+/abort")}
         assert aborted == {f"/session/{ROOT}/abort", "/session/ses_kid1/abort"}
+
+
+@pytest.mark.parametrize("has_gap", [False, True])
+async def test_a_turn_whose_messages_sort_before_its_prompt(
+    autojump_clock: trio.testing.MockClock, has_gap: bool
+):
+    """As after a clock was set back: parents tell what belongs to the turn, not ids."""
+    agent = Agent(ids_begin_with="msg_0")
+    asked: list[Any] = []
+    async with talking(agent, Handlers(allow_and_note(asked))) as (session, _):
+        kid = fake.assistant("ses_kid", "msg_0kid", "msg_0k")
+        agent.server.routes |= {
+            r"GET /session/ses_kid/message": lambda call: [{"info": kid, "parts": []}],
+            r"GET /session/ses_root/children": lambda call: [{"id": "ses_kid"}],
+        }
+        agent.server.routes = dict(reversed(agent.server.routes.items()))
+        async with session.stream("hello") as turn:
+            await settled()
+            agent.server.say(fake.created("ses_kid", ROOT), fake.assistant_message("ses_kid", kid))
+            if has_gap:
+                ask = {**ASK, "sessionID": "ses_kid", "tool": {"messageID": "msg_0kid"}}
+                agent.server.routes["GET /permission"] = lambda call: [ask]
+                agent.server.hang_up()
+                await settled(5)
+            agent.finish()
+            events = [event async for event in turn]
+        assert (turn.result.stop_reason, turn.result.final_text) == ("completed", "answer to hello")
+        assert turn.result.total_cost == 1.0
+        assert {event.session_id for event in events if isinstance(event, MessageUpdated)} == {
+            ROOT,
+            "ses_kid",
+        }
+        assert len(asked) == has_gap
+        # In the next turn, that subagent's message is an old one.
+        agent.ids_begin_with = "msg_f"
+        agent.finish()
+        assert (await session.send("again")).total_cost == 0.5
+
+
+async def test_a_prompt_that_opencode_passed_over_is_no_aborted_turn(
+    autojump_clock: trio.testing.MockClock,
+):
+    """After its clock was set back it takes the session's former prompt for the latest."""
+    agent = Agent()
+    async with talking(agent) as (session, _):
+        created = (time.time() + 600) * 1000
+        info = fake.assistant(ROOT, "msg_0answer", "msg_0former")
+        info["time"] = {"created": created, "completed": created}
+        agent.server.routes[r"POST /session/(\w+)/message"] = lambda call, name: {
+            "info": info,
+            "parts": [],
+        }
+        with pytest.raises(OpenCodeServerError, match=r"clock was set back, and is \d+ s behind"):
+            await session.send("x")
 
 
 @pytest.mark.parametrize("ours", [True, False])

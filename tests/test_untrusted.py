@@ -59,7 +59,6 @@ def test_programs_of_the_workspaces_choice_are_off_unless_the_caller_wants_them(
     ("settings", "problem"),
     [
         ({"extra_env": {"OPENCODE_DISABLE_PROJECT_CONFIG": "0"}}, "extra_env['OPENCODE_DISABLE"),
-        ({"cli_kwargs": {"dir": "/x"}}, "cli_kwargs['dir']: leads elsewhere"),
         ({"instructions": ["/a.md", "RULES.md"]}, "instructions[1]: 'RULES.md' is a file of the"),
         ({"config_overrides": {"instructions": ["**/*.md"]}}, "instructions[0]"),
         ({"config_overrides": {"skills": {"paths": ["s"]}}}, "skills.paths[0]"),

@@ -17,10 +17,10 @@ from opencode_trio.server import OpenCodeServer
 from opencode_trio.swarm import open_swarm
 
 WRONG = {
-    b"feature%2Fx": "percent sign",
-    b"100%25": "percent sign",
-    b"%c3%a9": "percent sign",
-    b"back\\slash": "backslash",
+    b"feature%2Fx": "is decoded by opencode",
+    b"100%25": "is decoded by opencode",
+    b"%c3%a9": "is decoded by opencode",
+    b"back\\slash": "has a backslash",
     b"caf\xe9": "not UTF-8",
 }
 RIGHT = ["100%", "50% off", "caf\u00e9", "a b", "%zz", "\u2028", "-x", "a+b"]
@@ -31,7 +31,7 @@ def test_a_name_that_opencode_would_take_for_another(name: bytes, tmp_path: Path
     folder = tmp_path / os.fsdecode(name)
     for workspace in (folder, folder / "below"):
         workspace.mkdir()
-        with pytest.raises(OpenCodeConfigError, match=f"workspace: the name of .*{WRONG[name]}"):
+        with pytest.raises(OpenCodeConfigError, match=f"workspace: .*{WRONG[name]}"):
             checked_workspace(workspace)
 
 
@@ -45,17 +45,17 @@ async def test_every_way_in_refuses_such_a_name(tmp_path: Path) -> None:
     workspace = tmp_path / "feature%2Fx"
     workspace.mkdir()
     client = AsyncOpenCodeClient("/nowhere/opencode")
-    with pytest.raises(OpenCodeConfigError, match="percent sign"):
+    with pytest.raises(OpenCodeConfigError, match="is decoded by opencode"):
         await client.async_run("Go.", workspace)
-    with pytest.raises(OpenCodeConfigError, match="percent sign"):
+    with pytest.raises(OpenCodeConfigError, match="is decoded by opencode"):
         async with client.open_server(workspace):
             pass
-    with pytest.raises(OpenCodeConfigError, match="percent sign"):
+    with pytest.raises(OpenCodeConfigError, match="is decoded by opencode"):
         async with open_swarm(client, workspace=workspace):
             pass
     async with open_background() as tasks:
         link = Link(FakeServer(), url="fake", tasks=tasks)  # of somebody else
         server = OpenCodeServer(link, workspace=None, version="1.18.33")
-        with pytest.raises(OpenCodeConfigError, match="percent sign"):
+        with pytest.raises(OpenCodeConfigError, match="is decoded by opencode"):
             async with server.open_session("/srv/feature%2Fx"):
                 pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -353,6 +354,19 @@ async def test_where_there_is_no_repository(tmp_path: Path) -> None:
     with pytest.raises(OpenCodeConfigError, match="worktree"):
         async with open_worktree(str(tmp_path), lambda _: None):
             pytest.fail("opened")
+
+
+async def test_no_worktree_is_made_where_opencode_cannot_work(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "feature%2Fx"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(OpenCodeConfigError, match="rename the directory"):
+        async with open_worktree(str(repository), lambda _: None):
+            pytest.fail("opened")
+    assert list(scratch.iterdir()) == []
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
 async def test_agents_in_worktrees(repository: Path) -> None:
