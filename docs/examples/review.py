@@ -17,7 +17,7 @@ from typing import Literal
 import attrs
 import trio
 
-from opencode_trio import AsyncOpenCodeClient, open_swarm
+from opencode_trio import AsyncOpenCodeClient, OpenCodeConfigError, open_swarm
 from opencode_trio.progress import show_progress
 from opencode_trio.testing import ModelRequest, ReplyLike, ToolCall, open_run_config
 
@@ -65,17 +65,21 @@ async def main(model: str, repositories: Sequence[str]) -> int:
             open_swarm(client, run_cfg=config, on_failure="collect"), file=sys.stderr
         ) as swarm,
     ):
+        not_started: list[str] = []
         for path in repositories:
-            # A worktree has what is committed. Meanwhile you can go on working in the checkout.
-            swarm.start_soon(
-                PROMPT,
-                name=path,
-                workspace=path,
-                worktree=True,
-                output=Review,
-                timeout_s=900,
-                max_cost_usd=1.00,
-            )
+            try:
+                # A worktree has what is committed. Meanwhile you can go on working in the checkout.
+                swarm.start_soon(
+                    PROMPT,
+                    name=path,
+                    workspace=path,
+                    worktree=True,
+                    output=Review,
+                    timeout_s=900,
+                    max_cost_usd=1.00,
+                )
+            except OpenCodeConfigError as error:  # it is in no git repository, for example
+                not_started.append(f"{path} was not reviewed: {error}")
 
     found = [
         (outcome.name, finding)
@@ -85,10 +89,13 @@ async def main(model: str, repositories: Sequence[str]) -> int:
     ]
     for name, finding in sorted(found, key=lambda pair: RANKS[pair[1].severity]):
         print(f"{finding.severity:6} {name}/{finding.file}:{finding.line}: {finding.problem}")
-    failed = [outcome for outcome in swarm.outcomes() if outcome.error is not None]
-    for outcome in failed:
-        print(f"{outcome.name} was not reviewed: {outcome.error}", file=sys.stderr)
-    return len(failed)
+    failed = [
+        f"{outcome.name} was not reviewed: {outcome.error}"
+        for outcome in swarm.outcomes()
+        if outcome.error is not None
+    ]
+    print(*not_started, *failed, sep="\n", file=sys.stderr)
+    return len(not_started) + len(failed)
 
 
 # --- without a real model ----------------------------------------------------------------------
