@@ -59,7 +59,7 @@ more than two would not be done sooner."""
 def trio_files() -> list[str]:
     package = sorted(HERE.glob("opencode_trio/**/*.py"))
     # The warden is a program of its own and knows no trio.
-    return [str(path.relative_to(HERE)) for path in package if path.name != "_warden.py"]
+    return [str(path.relative_to(HERE)) for path in package if path.name != "warden.py"]
 
 
 def group(name: str) -> list[str]:

@@ -84,7 +84,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("alias", Alias)
     # Sphinx looks for the overloads of a method in the module of the class that inherits it.
     heir, heritage = map(
-        ModuleAnalyzer.for_module, ("opencode_trio.swarm", "opencode_trio._together")
+        ModuleAnalyzer.for_module, ("opencode_trio.swarm", "opencode_trio._swarm.combinators")
     )
     heir.analyze()
     heritage.analyze()

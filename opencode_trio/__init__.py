@@ -13,64 +13,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opencode_trio._agent import (
-        Agent,
-        AgentStatus,
-        Outcome,
-    )
-    from opencode_trio._agent_report import (
-        AgentReport,
-        Figures,
-    )
-    from opencode_trio._binary import (
-        resolve_binary,
-    )
-    from opencode_trio._budget import (
-        Budget,
-        Spending,
-        limit_spending,
-    )
-    from opencode_trio._command import (
-        build_argv,
-    )
-    from opencode_trio._keeper import (
-        Graces,
-    )
-    from opencode_trio._options import (
-        TurnOptions,
-    )
-    from opencode_trio._own_session import (
-        OpenCodeSession,
-    )
-    from opencode_trio._run import (
-        Run,
-    )
-    from opencode_trio._run_wire import (
-        parse_event_line,
-    )
-    from opencode_trio._span import (
-        Span,
-        SpanKind,
-    )
-    from opencode_trio._surroundings import (
-        build_env,
-    )
-    from opencode_trio._task import (
-        AgentOptions,
-        AgentTask,
-    )
-    from opencode_trio._timeout import (
-        OpenCodeTimeoutError,
-    )
-    from opencode_trio._turn import (
-        StopReason,
-    )
-    from opencode_trio._turns import (
-        Turn,
-    )
-    from opencode_trio._updates import (
-        AgentSnapshot,
-        SwarmSnapshot,
+    from opencode_trio._process.binary import resolve_binary
+    from opencode_trio._process.child_setup import build_env
+    from opencode_trio._process.environment import build_argv
+    from opencode_trio._process.supervisor import Graces
+    from opencode_trio._protocol.v1.run_lines import parse_event_line
+    from opencode_trio._report.figures import AgentReport, Figures
+    from opencode_trio._report.spans import Span, SpanKind
+    from opencode_trio._run.run import Run
+    from opencode_trio._session.settings import TurnOptions
+    from opencode_trio._session.turn import Turn
+    from opencode_trio._swarm.agent import Agent, AgentStatus, Outcome
+    from opencode_trio._swarm.snapshots import AgentSnapshot, SwarmSnapshot
+    from opencode_trio._swarm.task import AgentOptions, AgentTask
+    from opencode_trio._tasks import OpenCodeTimeoutError
+    from opencode_trio._turn.budgets import Budget, Spending, limit_spending
+    from opencode_trio._turn.result import (
+        aggregate_run_result,
+        aggregate_server_result,
+        run_result_fuzzy_text,
     )
     from opencode_trio.asks import (
         AskRequest,
@@ -144,15 +105,10 @@ if TYPE_CHECKING:
     from opencode_trio.report import (
         Report,
     )
-    from opencode_trio.results import (
-        RunResult,
-        Teardown,
-        aggregate_run_result,
-        aggregate_server_result,
-        run_result_fuzzy_text,
-    )
+    from opencode_trio.results import RunResult, StopReason, Teardown
     from opencode_trio.server import (
         OpenCodeServer,
+        OpenCodeSession,
         ServerStatistics,
         connect_server,
     )
@@ -169,31 +125,29 @@ __version__ = "0.1.0"
 # A name is imported when it is first asked for: a program that runs agents does not pay for
 # servers, and one that only reads events pays for neither.
 _HOMES = {
-    "_agent": "Agent AgentStatus Outcome",
-    "_agent_report": "AgentReport Figures",
-    "_binary": "resolve_binary",
-    "_budget": "Budget Spending limit_spending",
-    "_command": "build_argv",
-    "_keeper": "Graces",
-    "_options": "TurnOptions",
-    "_own_session": "OpenCodeSession",
-    "_run": "Run",
-    "_run_wire": "parse_event_line",
-    "_span": "Span SpanKind",
-    "_surroundings": "build_env",
-    "_task": "AgentOptions AgentTask",
-    "_timeout": "OpenCodeTimeoutError",
-    "_turn": "StopReason",
-    "_turns": "Turn",
-    "_updates": "AgentSnapshot SwarmSnapshot",
+    "_process.binary": "resolve_binary",
+    "_process.child_setup": "build_env",
+    "_process.environment": "build_argv",
+    "_process.supervisor": "Graces",
+    "_protocol.v1.run_lines": "parse_event_line",
+    "_report.figures": "AgentReport Figures",
+    "_report.spans": "Span SpanKind",
+    "_run.run": "Run",
+    "_session.settings": "TurnOptions",
+    "_session.turn": "Turn",
+    "_swarm.agent": "Agent AgentStatus Outcome",
+    "_swarm.snapshots": "AgentSnapshot SwarmSnapshot",
+    "_swarm.task": "AgentOptions AgentTask",
+    "_tasks": "OpenCodeTimeoutError",
+    "_turn.budgets": "Budget Spending limit_spending",
+    "_turn.result": "aggregate_run_result aggregate_server_result run_result_fuzzy_text",
     "asks": """
         AskRequest PermissionAnswer PermissionCallback PermissionRequest QuestionAnswer
         QuestionCallback QuestionRequest Reject
     """,
     "client": "AsyncOpenCodeClient",
     "config": """
-        PermissionMap RunConfig split_model validate_config_for_run
-        validate_permission_actions
+        PermissionMap RunConfig split_model validate_config_for_run validate_permission_actions
     """,
     "errors": """
         OpenCodeBinaryNotFoundError OpenCodeCancelledError OpenCodeConfigError OpenCodeError
@@ -204,16 +158,13 @@ _HOMES = {
         Diagnostic ErrorInfo ErrorReported Event InstanceDisposed MessageUpdated OtherPart
         PartEvent PermissionAsked PermissionReplied Question QuestionAsked QuestionOption
         QuestionRejected QuestionReplied ReasoningDelta ReasoningPart ServerConnected
-        ServerHeartbeat SessionBusy SessionCompacted SessionCreated SessionDeleted
-        SessionIdle SessionInfoEvent SessionRetrying SessionUpdated StepFinished StepStarted
-        TextDelta TextPart TodoUpdated TokenUsage ToolPart ToolStatus UnknownEvent
+        ServerHeartbeat SessionBusy SessionCompacted SessionCreated SessionDeleted SessionIdle
+        SessionInfoEvent SessionRetrying SessionUpdated StepFinished StepStarted TextDelta
+        TextPart TodoUpdated TokenUsage ToolPart ToolStatus UnknownEvent
     """,
     "report": "Report",
-    "results": """
-        RunResult Teardown aggregate_run_result aggregate_server_result
-        run_result_fuzzy_text
-    """,
-    "server": "OpenCodeServer ServerStatistics connect_server",
+    "results": "RunResult StopReason Teardown",
+    "server": "OpenCodeServer OpenCodeSession ServerStatistics connect_server",
     "session": "Session",
     "swarm": "Swarm open_swarm",
 }

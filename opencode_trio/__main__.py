@@ -15,12 +15,11 @@ import attrs
 import trio
 
 from opencode_trio import __version__
-from opencode_trio._batch import Batch, Show
-from opencode_trio._binary import probe_version
-from opencode_trio._doctor import CHECKS, Patient
-from opencode_trio._result_file import open_results
-from opencode_trio._stop import open_stop
-from opencode_trio._task_file import BatchTask, is_positive, read_run_config, read_tasks
+from opencode_trio._cli.batch import Batch, Show, open_stop
+from opencode_trio._cli.doctor import CHECKS, Installation
+from opencode_trio._cli.result_file import open_results
+from opencode_trio._cli.task_file import BatchTask, is_positive, read_run_config, read_tasks
+from opencode_trio._process.binary import probe_version
 from opencode_trio.client import AsyncOpenCodeClient
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeError
@@ -173,7 +172,7 @@ def _has_rich() -> bool:
 async def doctor_command(args: argparse.Namespace) -> int:
     """Examine this installation."""
     is_well = True
-    patient = Patient(args.opencode, args.model, args.workspace, args.untrusted)
+    patient = Installation(args.opencode, args.model, args.workspace, args.untrusted)
     for check in CHECKS:
         for finding in await check(patient):
             say(str(finding))

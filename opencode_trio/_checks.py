@@ -4,28 +4,100 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import unquote
 
-from opencode_trio._json import is_list, is_mapping, is_sequence
+from opencode_trio._json import is_list, is_mapping, is_sequence, object_of
 from opencode_trio.errors import OpenCodeConfigError
 
 _log = logging.getLogger("opencode_trio")
 
+
+StrPath: TypeAlias = str | os.PathLike[str]
+"""A path."""
+
+
+PATHS_FAIL_WITH = (OSError, ValueError, RuntimeError)
+"""What pathlib raises: of the system; of a NUL; of a circle of links, or no such user."""
+
+
+def check_path(path: str) -> None:
+    """Check that opencode will work in this directory, and not in another one.
+
+    Its server decodes the directory that a call names once more than HTTP does.
+
+    Args:
+        path: of a directory here, or on the machine of a server elsewhere.
+
+    Raises:
+        OpenCodeConfigError: opencode would read another path, or none.
+    """
+    problem = None
+    if path.encode(errors="ignore").decode() != path:
+        problem = "is not UTF-8, which opencode takes it for"
+    elif (decoded := unquote(path)) != path:
+        problem = f"is decoded by opencode, which would work in {decoded!r} instead"
+    elif path.startswith("/") and "\\" in path:  # without the slash it is a path on Windows
+        problem = "has a backslash in it, which opencode takes for a slash"
+    if problem is not None:
+        raise OpenCodeConfigError(f"workspace: {path!r} {problem}; rename the directory")
+
+
+def checked_workspace(workspace: StrPath) -> Path:
+    """Return the directory, absolute and without links, as opencode will name it.
+
+    Raises:
+        OpenCodeConfigError: it is not there, or no directory, or opencode cannot work in it.
+    """
+    try:
+        path = Path(workspace).expanduser().resolve()
+        is_directory = path.is_dir()
+    except PATHS_FAIL_WITH as exc:
+        raise OpenCodeConfigError(f"workspace: {os.fspath(workspace)!r}: {exc}") from exc
+    if not is_directory:
+        problem = "is not a directory" if path.exists() else "does not exist"
+        raise OpenCodeConfigError(f"workspace: {str(path)!r} {problem}")
+    check_path(sent_name(path))
+    return path
+
+
+def sent_name(path: Path) -> str:
+    """Return a path as opencode is told it in JSON or in a URL: read as UTF-8, whatever the locale.
+
+    Python reads names of files in the encoding of the locale, opencode always in UTF-8.
+    """
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def path_of(name: str) -> Path:
+    """Return the path that opencode calls by this name; the inverse of `sent_name`."""
+    return Path(os.fsdecode(name.encode("utf-8", "surrogateescape")))
+
+
 ACTIONS = ("allow", "ask", "deny")
+
+
 TOOLS = (
     *("read", "write", "edit", "patch", "multiedit", "apply_patch", "glob", "grep", "list", "lsp"),
     *("bash", "task", "skill", "question", "todowrite", "todoread", "webfetch", "websearch"),
     *("codesearch", "external_directory", "doom_loop"),
 )
 """What opencode asks permissions for: its schema's names, and tools that go by another's name."""
+
+
 OWNED_FLAGS = {
     "format": "the library reads opencode's JSON",
     "dir": "it leads past the checks of the workspace; give the workspace instead",
     "attach": "`run --attach` loses output and errors; use a session for a shared server",
 }
 """Flags of ``opencode run`` that a caller may not set, and why."""
+
+
 OS_BYTES = "surrogateescape"
 """Paths and variables may hold any bytes; Python writes those that are no UTF-8 in this way."""
 
@@ -185,3 +257,63 @@ def checked_prompt(prompt: object, *, may_be_blank: bool = False) -> str:
     except UnicodeEncodeError as exc:
         raise OpenCodeConfigError(f"prompt: cannot be written as UTF-8: {exc}") from exc
     return prompt
+
+
+SINCE = (1, 15, 13)
+"""The oldest opencode that this was tried on.  In older ones ``run`` works in its working
+directory whatever ``PWD`` says, and that is elsewhere here."""
+
+
+LOCKS: Mapping[str, str] = {
+    # Its opencode.json and .opencode (agents, commands, tools, MCP servers, permissions,
+    # providers), its AGENTS.md.  And its plugins, but not in every release: see `_project_files`.
+    "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
+    # CLAUDE.md, also below the workspace, where the lock above does not reach; .claude/skills.
+    "OPENCODE_DISABLE_CLAUDE_CODE": "1",
+    # .agents/skills.
+    "OPENCODE_DISABLE_EXTERNAL_SKILLS": "1",
+}
+"""Variables that opencode reads.  ``OPENCODE_PURE`` is none of them: it would take the caller's own
+plugins away, and an administrator's, and stops none of the workspace's that these do not."""
+
+
+OFF: Mapping[str, Any] = {"formatter": False, "lsp": False}
+"""Both run programs that a workspace chooses (prettier with its plugins, its TypeScript)."""
+
+
+def check_untrusted(*, extra_env: Mapping[str, str], config: Mapping[str, Any]) -> None:
+    """Check that settings do not trust what they call untrusted.
+
+    Raises:
+        OpenCodeConfigError: they do; the text says where.
+    """
+    for name in LOCKS.keys() & extra_env.keys():
+        if extra_env[name].lower() not in {"1", "true"}:
+            raise _contradiction(f"extra_env[{name!r}]", "opens what `untrusted` locks")
+    for where, path in _paths(config):
+        if not _OUTSIDE.match(path):
+            problem = f"{path!r} is a file of the workspace; give an absolute path, or a URL"
+            raise _contradiction(where, problem)
+
+
+_OUTSIDE = re.compile(r"/|~/|[a-z]+://|\{(file|env):")
+
+
+def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what opencode would look for from the workspace on, with where it stands."""
+    yield from _texts("instructions", config.get("instructions"))
+    yield from _texts("skills.paths", object_of(config.get("skills")).get("paths"))
+    for where, plugin in _texts("plugin", config.get("plugin")):
+        if plugin.startswith("."):  # others are names of packages
+            yield where, plugin
+
+
+def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
+    for index, item in enumerate(value if is_sequence(value) else ()):
+        first = item[0] if is_sequence(item) and item else item  # a plugin with its options
+        if isinstance(first, str):
+            yield f"{where}[{index}]", first
+
+
+def _contradiction(where: str, problem: str) -> OpenCodeConfigError:
+    return OpenCodeConfigError(f"RunConfig.untrusted: {where}: {problem}")

@@ -11,9 +11,6 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from opencode_trio._endpoints import Call, reject_question, reply_permission, reply_question
-from opencode_trio._json import is_sequence
-from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import Question
 
 PERMISSION_ANSWERS = ("once", "always", "reject")
@@ -32,6 +29,7 @@ class Reject:
 
 PermissionAnswer: TypeAlias = Literal["once", "always", "reject"] | Reject
 """``"once"``, ``"always"``, ``"reject"`` or a `Reject`.  ``always`` holds for every session of the server in that directory, until the server ends."""
+
 
 QuestionAnswer: TypeAlias = Sequence[Sequence[str]] | Reject | None
 """For each question the labels chosen; ``None`` or `Reject` dismisses it."""
@@ -93,73 +91,8 @@ PermissionCallback: TypeAlias = Callable[
 ]
 """Answers a request for permission."""
 
+
 QuestionCallback: TypeAlias = Callable[
     [QuestionRequest], QuestionAnswer | Awaitable[QuestionAnswer]
 ]
 """Answers the model's questions."""
-
-
-def refusal(request: AskRequest) -> Call[Any]:
-    """Build the call that says no."""
-    if isinstance(request, QuestionRequest):
-        return reject_question(request.request_id)
-    return reply_permission(request.request_id, "reject")
-
-
-def reply(request: AskRequest, answer: object) -> Call[Any]:
-    """Build the call that gives an answer.
-
-    Raises:
-        OpenCodeConfigError: it is no possible answer to this request.
-    """
-    if isinstance(request, QuestionRequest):
-        return _question_reply(request, answer)
-    return _permission_reply(request, answer)
-
-
-def _permission_reply(request: AskRequest, answer: object) -> Call[Any]:
-    if isinstance(answer, Reject):
-        return reply_permission(request.request_id, "reject", answer.why or None)
-    if isinstance(answer, str) and answer in PERMISSION_ANSWERS:
-        return reply_permission(request.request_id, answer)
-    expected = ", ".join(map(repr, PERMISSION_ANSWERS))
-    raise OpenCodeConfigError(
-        f"on_permission answered {answer!r}; expected {expected} or Reject('why')"
-    )
-
-
-def _question_reply(request: QuestionRequest, answer: object) -> Call[Any]:
-    if answer is None or isinstance(answer, Reject):
-        return reject_question(request.request_id)
-    return reply_question(request.request_id, checked_answers(request.questions, answer))
-
-
-def checked_answers(questions: Sequence[Question], answers: object) -> list[list[str]]:
-    """Return the answers if they are possible ones.
-
-    Raises:
-        OpenCodeConfigError: they are not one list of labels for each question, name a label that
-            is no option (where only options count), or several where one is wanted.
-    """
-    if not is_sequence(answers):
-        raise OpenCodeConfigError(f"expected a list of labels per question, got {answers!r}")
-    if len(answers) != len(questions):
-        raise OpenCodeConfigError(f"{len(questions)} questions, but {len(answers)} answers")
-    pairs = zip(questions, answers, strict=True)
-    return [_checked_answer(question, labels) for question, labels in pairs]
-
-
-def _checked_answer(question: Question, labels: object) -> list[str]:
-    where = f"the answer to {question.header or question.question!r}"
-    if not is_sequence(labels):
-        raise OpenCodeConfigError(f"{where}: expected a list of labels, got {labels!r}")
-    texts = [label for label in labels if isinstance(label, str)]
-    if strange := [label for label in labels if not isinstance(label, str)]:
-        raise OpenCodeConfigError(f"{where}: {strange[0]!r} is not a string")
-    options = [option.label for option in question.options]
-    unknown = [label for label in texts if label not in options]
-    if unknown and options and not question.custom:
-        raise OpenCodeConfigError(f"{where}: {unknown[0]!r} is not one of {options}")
-    if len(texts) > 1 and not question.multiple:
-        raise OpenCodeConfigError(f"{where}: expected one label, got {texts}")
-    return texts

@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 import trio
 
-from opencode_trio._binary import check_release, probe_version, resolve_binary
-from opencode_trio._checks import checked_prompt
-from opencode_trio._command import build_argv
-from opencode_trio._eventlog import EventLog
-from opencode_trio._guard import MAX_STEPS
-from opencode_trio._isolation import ChildHome
-from opencode_trio._run import Run, RunPlan, open_run
-from opencode_trio._scratch import is_short_of_space, unusable
-from opencode_trio._surroundings import prepare_surroundings
-from opencode_trio._timeout import time_limit
-from opencode_trio._trio_run import require_trio
-from opencode_trio._untrusted import SINCE as UNTRUSTED_SINCE
-from opencode_trio._workspace import PATHS_FAIL_WITH, StrPath, checked_workspace
+from opencode_trio._checks import PATHS_FAIL_WITH, StrPath, checked_prompt, checked_workspace
+from opencode_trio._checks import SINCE as UNTRUSTED_SINCE
+from opencode_trio._process.binary import check_release, probe_version, resolve_binary
+from opencode_trio._process.child_setup import prepare_child
+from opencode_trio._process.environment import build_argv
+from opencode_trio._process.isolation import ChildHome
+from opencode_trio._process.scratch import is_short_of_space, unusable
+from opencode_trio._run.event_log import EventLog
+from opencode_trio._run.run import Run, RunPlan, open_run
+from opencode_trio._tasks import require_trio, time_limit
+from opencode_trio._turn.guards import MAX_STEPS
 from opencode_trio.config import RunConfig, validate_config_for_run
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeProcessError
 from opencode_trio.results import RunResult
@@ -239,7 +237,7 @@ class AsyncOpenCodeClient:
         """
         require_trio()
         # Imported when first needed: runs alone do without the modules of a server.
-        from opencode_trio._serve import ServePlan  # noqa: PLC0415
+        from opencode_trio._server.start import ServePlan  # noqa: PLC0415
         from opencode_trio.server import open_server  # noqa: PLC0415
 
         cfg = run_cfg or RunConfig()
@@ -299,7 +297,7 @@ class AsyncOpenCodeClient:
             data = None if data_home is None else Path(data_home).expanduser().absolute()
         except PATHS_FAIL_WITH as exc:
             raise unusable("data_home", exc) from exc
-        return prepare_surroundings(cfg, workspace, isolate_db=self._isolate_db, data_home=data)
+        return prepare_child(cfg, workspace, isolate_db=self._isolate_db, data_home=data)
 
     async def _checked_binary(self, cfg: RunConfig) -> str:
         binary = self.resolved_binary()

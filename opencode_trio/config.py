@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 import attrs
 
 from opencode_trio import _checks as check
-from opencode_trio._checks import check_actions
+from opencode_trio._checks import OFF, check_actions, check_untrusted
 from opencode_trio._json import is_mapping, is_sequence, object_of
-from opencode_trio._untrusted import OFF, check_untrusted
 
 PermissionMap: TypeAlias = Mapping[str, Any]
 """Tool to action, or tool to pattern to action; the last rule that matches wins."""

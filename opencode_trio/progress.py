@@ -16,22 +16,33 @@ from typing import Protocol, TextIO
 import attrs
 import trio
 
-from opencode_trio._background import open_background
-from opencode_trio._budget import Budget
-from opencode_trio._human import answer_of, ask, question_of
-from opencode_trio._lines_view import LinesView
-from opencode_trio._trio_run import current_run
-from opencode_trio._updates import SwarmSnapshot
+from opencode_trio._report.terminal_text import (
+    answer_of,
+    ask,
+    doing,
+    dollars,
+    duration,
+    printable,
+    question_of,
+    totals,
+)
+from opencode_trio._swarm.agent import OVER
+from opencode_trio._swarm.snapshots import AgentSnapshot, SwarmSnapshot
+from opencode_trio._tasks import current_run, open_background
+from opencode_trio._turn.budgets import Budget
 from opencode_trio.asks import PermissionAnswer, PermissionRequest, Reject
 from opencode_trio.swarm import Swarm
 
 _log = logging.getLogger("opencode_trio")
 
+
 EVERY_S = 0.25
 """Between two pictures.  Faster is restless, and each costs the machine some milliseconds."""
 
+
 TICK_S = 1.0
 """Between two pictures when nothing happens: the time goes on, and one sees that it does."""
+
 
 GOODBYE_S = 2.0
 """For the last picture.  A terminal that does not take it by then is stopped (Ctrl+S)."""
@@ -195,7 +206,7 @@ def is_terminal(file: TextIO) -> bool:
 
 def _load_table() -> Callable[[TextIO, Budget], View]:
     try:
-        from opencode_trio._table_view import TableView  # noqa: PLC0415 - its extra is needed now
+        from opencode_trio._report.table_view import TableView  # noqa: PLC0415 - its extra is needed now
     except ImportError as error:
         raise ImportError(
             "the live table needs a package that is not installed:"
@@ -203,3 +214,52 @@ def _load_table() -> Callable[[TextIO, Budget], View]:
             name=error.name,
         ) from error
     return TableView
+
+
+class LinesView:
+    """Writes a line when an agent's status changes, or what it is at, and the totals in the end.
+
+    Args:
+        file: where to.
+        budget: the swarm's.
+    """
+
+    def __init__(self, file: TextIO, budget: Budget) -> None:
+        self._file = file
+        self._budget = budget
+        self._told: list[tuple[str, str]] = []
+        self._last = SwarmSnapshot()
+
+    def show(self, state: SwarmSnapshot) -> None:
+        """Write what has changed since the last state."""
+        self._last = state
+        for number, agent in enumerate(state.agents):
+            if number == len(self._told):
+                self._told.append(("waiting", ""))  # that goes without saying
+            now = (agent.status, doing(agent))
+            # That a tool has ended is no news; the next one, or the end, soon comes.
+            if now[0] != self._told[number][0] or now[1] not in {"", self._told[number][1]}:
+                self._told[number] = now
+                self._write(_line(agent), state)
+        self._file.flush()
+
+    def pause(self) -> None:
+        """Leave the terminal to somebody else."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Write the totals."""
+        self._write("; ".join(totals(self._last, self._budget)), self._last)
+        self._file.flush()
+
+    def _write(self, text: str, state: SwarmSnapshot) -> None:
+        self._file.write(f"[{duration(state.elapsed_s)}] {text}\n")
+
+
+def _line(agent: AgentSnapshot) -> str:
+    what = f"{printable(agent.name)}: {agent.status}"
+    if text := doing(agent):
+        what += f": {text}"
+    if agent.status in OVER and agent.attempts:
+        what += f" ({duration(agent.elapsed_s)}, {dollars(agent.spent.cost_usd)})"
+    return what

@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 
-from opencode_trio._agent import Agent
-from opencode_trio._agent_report import AgentReport, Figures, report_of
-from opencode_trio._budget import Spending
-from opencode_trio._history import History
-from opencode_trio._report_page import page
-from opencode_trio._report_text import failures, table, total_cells
+from opencode_trio._report.figures import AgentReport, Figures, report_of
+from opencode_trio._report.page import page
+from opencode_trio._report.recorder import SwarmRecorder
+from opencode_trio._report.tables import failures, table, total_cells
+from opencode_trio._swarm.agent import Agent
+from opencode_trio._turn.budgets import Spending
 
 
 @attrs.frozen(kw_only=True)
@@ -84,10 +84,10 @@ class Report:
             yield from ({"type": "span", "agent": agent.number, **span} for span in spans)
 
 
-def take_down(agents: Sequence[Agent], history: History, spent: Spending) -> Report:
+def take_down(agents: Sequence[Agent], history: SwarmRecorder, spent: Spending) -> Report:
     """Return what agents have done so far."""
     return Report(
-        agents=tuple(map(report_of, agents, history.lanes)),
+        agents=tuple(map(report_of, agents, history.recorders)),
         spent=spent,
         elapsed_s=history.elapsed_s,
         taken_at=datetime.now(UTC),

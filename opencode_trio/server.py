@@ -6,40 +6,52 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Literal
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
 
-from opencode_trio import _endpoints as endpoints
-from opencode_trio._ask_desk import Handlers
-from opencode_trio._background import open_background
-from opencode_trio._endpoints import Call
-from opencode_trio._floor import Audience
-from opencode_trio._ids import RANDOM_CHARACTERS
+from opencode_trio._checks import StrPath, checked_workspace, sent_name
 from opencode_trio._json import Json, text_of
-from opencode_trio._link import Link
-from opencode_trio._redact import Redactor, password_forms
-from opencode_trio._rulebook import Rulebook
-from opencode_trio._rules import SessionRules, check_taken, session_rules
-from opencode_trio._scopes import check_scope
-from opencode_trio._serve import USER, ServePlan, check_health, open_served
-from opencode_trio._trio_run import require_trio
-from opencode_trio._workspace import StrPath, checked_workspace, sent_name
+from opencode_trio._protocol.calls import Call, anything
+from opencode_trio._protocol.v1 import routes as endpoints
+from opencode_trio._protocol.v1.ids import RANDOM_CHARACTERS
+from opencode_trio._server.connection import Connection
+from opencode_trio._server.start import USER, ServePlan, check_health, start_server
+from opencode_trio._session.pending_asks import AskHandlers
+from opencode_trio._session.permission_rules import (
+    Rulebook,
+    SessionRules,
+    check_taken,
+    session_rules,
+)
+from opencode_trio._session.settings import check_scope
+from opencode_trio._session.turn_queue import SessionPlan, TurnListeners
+from opencode_trio._tasks import open_background, require_trio
+from opencode_trio._turn.redaction import Redactor, password_forms
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig, layered
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult
-from opencode_trio.session import ServerSession, Session, SessionPlan
+from opencode_trio.session import ServerSession, Session
 
 TITLE = "opencode-trio"
 """With a title opencode does not ask a model to invent one, a request that nobody would see."""
 
+
 CONNECT_S = 15.0
 """For a server that somebody else runs to answer and to send its first event."""
+
 
 DELETE_S = 5.0
 """For deleting a session when its block is left; a server that is gone has none."""
@@ -94,24 +106,24 @@ class OpenCodeServer:
     model, agent, variant, permission and tools.
     """
 
-    def __init__(self, link: Link, *, workspace: str | None, version: str) -> None:
+    def __init__(self, connection: Connection, *, workspace: str | None, version: str) -> None:
         self.version = version
         """opencode's version."""
-        self._link = link
+        self._connection = connection
         self._workspace = workspace
-        self._is_ours = link.cfg is not None
+        self._is_ours = connection.cfg is not None
         self._counts = _Counts()
         self._opened = trio.current_time()
 
     def __repr__(self) -> str:
         whose = "ours" if self._is_ours else "remote"
-        state = "ended" if self._link.failure else f"{self._counts.open_sessions} sessions"
+        state = "ended" if self._connection.failure else f"{self._counts.open_sessions} sessions"
         return f"<OpenCodeServer {self.version} at {self.url} ({whose}), {state}>"
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return self._link.url
+        return self._connection.url
 
     @property
     def password(self) -> str | None:
@@ -119,17 +131,17 @@ class OpenCodeServer:
 
         The user name of a server that this library has started is ``opencode``.
         """
-        return self._link.password
+        return self._connection.password
 
     @property
     def pid(self) -> int | None:
         """Its process; ``None`` if somebody else runs it."""
-        return self._link.pid
+        return self._connection.pid
 
     @property
     def has_ended(self) -> bool:
         """Whether it is known to have ended, or its block was left."""
-        return self._link.failure is not None
+        return self._connection.failure is not None
 
     def statistics(self) -> ServerStatistics:
         """Count what it has done for us."""
@@ -140,8 +152,8 @@ class OpenCodeServer:
             turns=self._counts.turns,
             steps=self._counts.steps,
             cost_usd=self._counts.cost_usd,
-            events=self._link.bus.counts.events,
-            reconnections=max(0, self._link.bus.counts.connections - 1),
+            events=self._connection.event_stream.counts.events,
+            reconnections=max(0, self._connection.event_stream.counts.connections - 1),
             directories=len(self._counts.directories),
         )
 
@@ -175,12 +187,12 @@ class OpenCodeServer:
         call = Call(
             method,
             path,
-            endpoints.anything,
+            anything,
             query=query or {},
             body=json,
             waits_for_agent=waits_for_agent,
         )
-        return await self._link.call(call)
+        return await self._connection.call(call)
 
     @asynccontextmanager
     async def open_session(
@@ -225,12 +237,14 @@ class OpenCodeServer:
         deleted, if asked for.
         """
         cfg = run_cfg or RunConfig()
-        check_scope(cfg, self._link.cfg, what="run_cfg of a session")
+        check_scope(cfg, self._connection.cfg, what="run_cfg of a session")
         if fork and session_id is None:
             raise OpenCodeConfigError("fork: needs the session_id of the session to copy")
-        effective = layered(self._link.cfg, cfg)
+        effective = layered(self._connection.cfg, cfg)
         changes_rules = cfg.is_set("permission") or cfg.is_set("tools")
-        rules = session_rules(effective) if changes_rules and effective != self._link.cfg else []
+        rules = (
+            session_rules(effective) if changes_rules and effective != self._connection.cfg else []
+        )
         if session_id is None:
             record = await self._create(await self._directory(workspace), title, rules)
         else:
@@ -242,14 +256,17 @@ class OpenCodeServer:
                 await self._delete(record)
             raise
         plan = SessionPlan(
-            link=self._link,
+            connection=self._connection,
             record=record,
             cfg=effective,
             rulebook=Rulebook(
-                self._link, text_of(record, "id"), text_of(record, "directory"), SessionRules(rules)
+                self._connection,
+                text_of(record, "id"),
+                text_of(record, "directory"),
+                SessionRules(rules),
             ),
-            audience=Audience(
-                handlers=Handlers(on_permission, on_question),
+            listeners=TurnListeners(
+                handlers=AskHandlers(on_permission, on_question),
                 on_result=_in_turn(self._counts.add, on_result),
                 on_event=on_event,
             ),
@@ -269,7 +286,7 @@ class OpenCodeServer:
             else:
                 with _a_last_word():  # no turn's rules are for whoever opens it again
                     await plan.rulebook.open_at((), plan.cfg.agent)
-            self._link.bus.tree.forget(session.session_id)
+            self._connection.event_stream.tree.forget(session.session_id)
 
     async def sessions(self, workspace: StrPath | None = None) -> list[Json]:
         """Read the records of a directory's sessions, the newest first.
@@ -278,7 +295,7 @@ class OpenCodeServer:
             workspace: the directory; by default the server's.
         """
         directory = await self._directory(workspace)
-        return await self._link.call(endpoints.list_sessions(), directory)
+        return await self._connection.call(endpoints.list_sessions(), directory)
 
     async def warm(self, workspace: StrPath | None = None) -> None:
         """Have the server read a directory's configuration now, rather than in its first turn.
@@ -287,18 +304,18 @@ class OpenCodeServer:
             workspace: the directory; by default the server's.
         """
         directory = await self._directory(workspace)
-        await self._link.warm(directory)
+        await self._connection.warm(directory)
         record = await self._create(directory, TITLE, [])
         randomness = secrets.token_bytes(RANDOM_CHARACTERS)
         call = endpoints.prompt(
             text_of(record, "id"),
-            message_id=self._link.bus.ids.next(time.time() * 1000, randomness),
+            message_id=self._connection.event_stream.ids.next(time.time() * 1000, randomness),
             parts=[{"type": "text", "text": "ready?"}],
-            model=self._link.cfg.model if self._link.cfg else None,
+            model=self._connection.cfg.model if self._connection.cfg else None,
             no_reply=True,
         )
         try:
-            await self._link.call(call, directory)
+            await self._connection.call(call, directory)
         finally:
             await self._delete(record)
 
@@ -307,29 +324,29 @@ class OpenCodeServer:
         if place is None:
             raise OpenCodeConfigError("workspace: missing; name a path on the server's machine")
         directory = sent_name(checked_workspace(place)) if self._is_ours else str(place)
-        await self._link.check(directory)
+        await self._connection.check(directory)
         return directory
 
     async def _create(self, directory: str, title: str | None, rules: list[Json]) -> Json:
         call = endpoints.create_session(title=title, permission=rules)
-        return await self._link.call(call, directory)
+        return await self._connection.call(call, directory)
 
     async def _resume(self, session_id: str, fork: bool | str, rules: list[Json]) -> Json:
-        record = await self._link.call(endpoints.get_session(session_id))
+        record = await self._connection.call(endpoints.get_session(session_id))
         directory = text_of(record, "directory")
-        await self._link.check(directory)
+        await self._connection.check(directory)
         if fork:
             call = endpoints.fork_session(session_id, fork if isinstance(fork, str) else None)
-            record = await self._link.call(call, directory)
+            record = await self._connection.call(call, directory)
         if rules:
             call = endpoints.add_rules(text_of(record, "id"), rules)
-            record = await self._link.call(call, directory)
+            record = await self._connection.call(call, directory)
         return record
 
     async def _delete(self, record: Json) -> None:
         with _a_last_word():
             call = endpoints.delete_session(text_of(record, "id"))
-            await self._link.call(call, text_of(record, "directory"))
+            await self._connection.call(call, text_of(record, "directory"))
 
 
 @contextmanager
@@ -354,11 +371,11 @@ def _in_turn(
 async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncGenerator[OpenCodeServer]:
     """Start a server of our own; when the block is left, it and its whole family have ended.
 
-    Raises and **Cancellation**: see `_serve.open_served`.
+    Raises and **Cancellation**: see `_serve.start_server`.
     """
-    async with open_served(plan) as link:
-        version = await check_health(link)
-        server = OpenCodeServer(link, workspace=str(plan.workspace), version=version)
+    async with start_server(plan) as connection:
+        version = await check_health(connection)
+        server = OpenCodeServer(connection, workspace=str(plan.workspace), version=version)
         if warm:
             await server.warm()
         yield server
@@ -409,7 +426,7 @@ async def connect_server(
     """
     require_trio()
     # Imported here, because to import httpx costs as much as to import trio.
-    from opencode_trio._http import open_api  # noqa: PLC0415
+    from opencode_trio._server.http import open_api  # noqa: PLC0415
 
     url, in_url = _split_user(url)
     if in_url is not None:
@@ -423,13 +440,96 @@ async def connect_server(
         ) as api,
         open_background() as tasks,
     ):
-        link = Link(api, url=url, password=password, tasks=tasks)
+        connection = Connection(api, url=url, password=password, tasks=tasks)
         version = None
         with trio.move_on_after(CONNECT_S) as limit:
-            version = await check_health(link)
-            tasks.start_soon(link.bus.run)
-            await link.bus.wait_connected()
+            version = await check_health(connection)
+            tasks.start_soon(connection.event_stream.run)
+            await connection.event_stream.wait_connected()
         if limit.cancelled_caught or version is None:
             raise OpenCodeServerError(f"{url}: no event arrived within {CONNECT_S:g} s")
-        with link.in_use():
-            yield OpenCodeServer(link, workspace=workspace, version=version)
+        with connection.in_use():
+            yield OpenCodeServer(connection, workspace=workspace, version=version)
+
+
+class OpenCodeSession(Session):
+    """A conversation that owns its server; use it as an async context manager.
+
+    Entering it starts ``opencode serve`` and creates a session in the workspace; leaving it deletes
+    the session and ends the server with all that it started.  For several conversations, open one
+    server and its `OpenCodeServer.open_session`: a server takes two seconds and half a gigabyte.
+
+    Args:
+        client: opens the server.
+        workspace: the directory the agent works in.
+        run_cfg: the settings.
+        title: the session's title; ``None`` lets opencode ask a model for one.
+        on_permission: answers requests for permission; without it they are refused at once.
+        on_question: answers the model's questions; without it they are dismissed at once.
+
+    **Cancellation**: aborts the turn that runs, and ends the server.
+    """
+
+    def __init__(
+        self,
+        client: ServerOpener,
+        workspace: StrPath,
+        *,
+        run_cfg: RunConfig | None = None,
+        title: str | None = TITLE,
+        on_permission: PermissionCallback | None = None,
+        on_question: QuestionCallback | None = None,
+    ) -> None:
+        self._client = client
+        self._workspace = workspace
+        self._run_cfg = run_cfg
+        self._options: dict[str, Any] = {
+            "title": title,
+            "on_permission": on_permission,
+            "on_question": on_question,
+        }
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return (
+            super().__repr__() if "_id" in vars(self) else f"<{type(self).__name__}, not entered>"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is missing: all that `Session` sets on entering.
+        if "_id" in vars(self):
+            raise AttributeError(name)
+        raise RuntimeError(
+            f"{name}: enter the session first: `async with {type(self).__name__}(...)`"
+        )
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(
+                self._client.open_server(self._workspace, run_cfg=self._run_cfg)
+            )
+            session = await stack.enter_async_context(
+                server.open_session(self._workspace, delete_on_exit=True, **self._options)
+            )
+            self._attach(session._plan)  # noqa: SLF001 - of the same class
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, value, traceback)
+
+
+@runtime_checkable
+class ServerOpener(Protocol):
+    """What is asked of a client."""
+
+    def open_server(
+        self, workspace: StrPath, *, run_cfg: RunConfig | None = None
+    ) -> AbstractAsyncContextManager[OpenCodeServer]:
+        """Open a server."""
+        ...

@@ -10,44 +10,29 @@ from typing import TypeVar, Unpack
 import attrs
 import trio
 
-from opencode_trio import _endpoints as endpoints
-from opencode_trio._answering import structured_answer
 from opencode_trio._checks import checked_prompt
 from opencode_trio._diffs import joined_diffs, turns_with_changes
-from opencode_trio._endpoints import Call
-from opencode_trio._files import file_parts
-from opencode_trio._floor import Audience, Floor
 from opencode_trio._json import Json, object_of, text_of
-from opencode_trio._link import Link
-from opencode_trio._options import TurnOptions, TurnSettings, turn_settings
-from opencode_trio._rulebook import DEFAULT_AGENT, Rulebook
-from opencode_trio._stored import POLL_S, StoredTurn, newest_messages
-from opencode_trio._structured import OutputKind, output_of
-from opencode_trio._timeout import time_limit
-from opencode_trio._turns import Turn
-from opencode_trio._typevars import AnswerT
-from opencode_trio._work import SHELL_BUSY_S
-from opencode_trio.config import RunConfig
+from opencode_trio._protocol.calls import Call
+from opencode_trio._protocol.v1 import routes as endpoints
+from opencode_trio._session.abortable_request import SHELL_BUSY_S
+from opencode_trio._session.attachments import file_parts
+from opencode_trio._session.permission_rules import DEFAULT_AGENT
+from opencode_trio._session.remote_turn import POLL_S, RemoteTurn, newest_messages
+from opencode_trio._session.settings import TurnOptions, TurnSettings, turn_settings
+from opencode_trio._session.structured import OutputKind, output_of, structured_answer
+from opencode_trio._session.turn import Turn
+from opencode_trio._session.turn_queue import SessionPlan, TurnQueue
+from opencode_trio._tasks import time_limit
 from opencode_trio.errors import OpenCodeConfigError
-from opencode_trio.results import RunResult
+from opencode_trio.results import AnswerT, RunResult
 
 T = TypeVar("T")
+
 
 DIFF_S = 2.0
 """How long the diff of a turn that has changed files may lag behind it: a tenth of a second, unless
 it has taken the changes back itself, and there is none."""
-
-
-@attrs.frozen
-class SessionPlan:
-    """What a session is made of."""
-
-    link: Link
-    record: Json
-    """The server's record of it."""
-    cfg: RunConfig
-    rulebook: Rulebook
-    audience: Audience
 
 
 class Session:
@@ -61,15 +46,15 @@ class Session:
 
     def _attach(self, plan: SessionPlan) -> None:
         self._plan = plan
-        self._link = plan.link
+        self._connection = plan.connection
         self._id = text_of(plan.record, "id")
         self._directory = text_of(plan.record, "directory")
-        self._stored = StoredTurn(plan.link, self._id, self._directory)
+        self._remote = RemoteTurn(plan.connection, self._id, self._directory)
         self._rulebook = plan.rulebook
-        self._floor = Floor(self._stored, self._rulebook, plan.audience)
+        self._turn_queue = TurnQueue(self._remote, self._rulebook, plan.listeners)
 
     def __repr__(self) -> str:
-        state = "busy" if self._floor.is_taken else "idle"
+        state = "busy" if self._turn_queue.is_taken else "idle"
         return f"<{type(self).__name__} {self._id} in {self._directory!r}, {state}>"
 
     @property
@@ -172,7 +157,7 @@ class Session:
 
         **Cancellation**: leaves open whether it has been aborted.
         """
-        await self._floor.abort()
+        await self._turn_queue.abort()
 
     # --- what it holds ------------------------------------------------------------------------
 
@@ -233,12 +218,12 @@ class Session:
 
         **Cancellation**: of no effect on what the server has begun.
         """
-        async with self._floor.taken():
+        async with self._turn_queue.exclusive():
             return await self._call(endpoints.revert(self._id, message_id, part_id))
 
     async def unrevert(self) -> Json:
         """Undo `revert`; possible until the next prompt."""
-        async with self._floor.taken():
+        async with self._turn_queue.exclusive():
             return await self._call(endpoints.unrevert(self._id))
 
     async def summarize(self, *, model: str | None = None) -> None:
@@ -255,7 +240,7 @@ class Session:
         model = model or self._plan.cfg.model
         if model is None:
             raise OpenCodeConfigError("model: missing; the session has none of its own")
-        await self._floor.carry_out(endpoints.summarize(self._id, model=model))
+        await self._turn_queue.run_to_answer(endpoints.summarize(self._id, model=model))
 
     async def shell(self, command: str, *, agent: str | None = None) -> Json:
         """Run a command in a shell, as the user would; the model sees it with the next prompt.
@@ -272,12 +257,12 @@ class Session:
         agent = agent or self._plan.cfg.agent or DEFAULT_AGENT
         model = self._plan.cfg.model
         call = endpoints.shell(self._id, command=command, agent=agent, model=model)
-        return await self._floor.carry_out(call, busy_s=SHELL_BUSY_S)
+        return await self._turn_queue.run_to_answer(call, busy_s=SHELL_BUSY_S)
 
     # --- how -----------------------------------------------------------------------------------
 
     async def _call(self, call: Call[T]) -> T:
-        return await self._link.call(call, self._directory)
+        return await self._connection.call(call, self._directory)
 
     @asynccontextmanager
     async def _timed(
@@ -310,7 +295,7 @@ class Session:
                 schema=schema,
             )
 
-        async with self._floor.turn(call, settings, listen=listen) as turn:
+        async with self._turn_queue.turn(call, settings, listen=listen) as turn:
             yield turn
 
     @asynccontextmanager
@@ -330,11 +315,11 @@ class Session:
                 variant=settings.cfg.variant,
             )
 
-        async with self._floor.turn(call, settings, listen=False) as turn:
+        async with self._turn_queue.turn(call, settings, listen=False) as turn:
             yield turn
 
     def _settings(self, options: TurnOptions) -> TurnSettings:
-        return turn_settings(self._plan.cfg, self._link.cfg, options)
+        return turn_settings(self._plan.cfg, self._connection.cfg, options)
 
 
 class ServerSession(Session):
@@ -343,5 +328,5 @@ class ServerSession(Session):
     async def remember(self) -> None:
         """Learn what a session of old has: its newest message, and its subagents."""
         for message in await self.messages(limit=1):
-            self._floor.latest = text_of(object_of(message.get("info")), "id") or None
-        await self._stored.find_subagents()
+            self._turn_queue.latest = text_of(object_of(message.get("info")), "id") or None
+        await self._remote.find_subagents()

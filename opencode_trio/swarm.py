@@ -9,26 +9,25 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import trio
 
-from opencode_trio._agent import Agent, LiveAgent, Outcome
-from opencode_trio._budget import Account, Budget, Spending, inside, nested
-from opencode_trio._history import History
-from opencode_trio._pool import Source, open_pool
-from opencode_trio._runner import Common, Runner, provider_of
-from opencode_trio._structured import OutputKind
-from opencode_trio._task import AgentOptions, AgentTask, Work
-from opencode_trio._together import Together, task_of
-from opencode_trio._trio_run import current_run, require_trio
-from opencode_trio._turnstile import Ticket, Turnstile
-from opencode_trio._typevars import AnswerT, ArgsT, ValueT
-from opencode_trio._updates import Bell, SwarmSnapshot, Updates, snapshot_of
-from opencode_trio._workspace import StrPath
-from opencode_trio._worktree import check_repository
+from opencode_trio._checks import StrPath
+from opencode_trio._report.recorder import SwarmRecorder
+from opencode_trio._session.structured import OutputKind
+from opencode_trio._swarm.agent import Agent, LiveAgent, Outcome
+from opencode_trio._swarm.combinators import Combinators, task_of
+from opencode_trio._swarm.limiter import FairLimiter, QueuePlace
+from opencode_trio._swarm.runner import AgentRunner, SwarmDefaults, provider_of
+from opencode_trio._swarm.server_pool import Source, open_pool
+from opencode_trio._swarm.snapshots import ChangeSignal, SwarmSnapshot, Updates, snapshot_of
+from opencode_trio._swarm.task import AgentOptions, AgentTask, Work
+from opencode_trio._swarm.worktrees import check_repository
+from opencode_trio._tasks import current_run, require_trio
+from opencode_trio._turn.budgets import Account, Budget, Spending, inside, nested
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.events import Event
 from opencode_trio.report import Report, take_down
-from opencode_trio.results import RunResult
+from opencode_trio.results import AnswerT, ArgsT, RunResult, ValueT
 from opencode_trio.session import Session
 
 _log = logging.getLogger("opencode_trio")
@@ -41,16 +40,16 @@ Refusal: TypeAlias = tuple[int, Exception]
 """The number of an agent that was not let in, and why."""
 
 
-class Swarm(Together):
+class Swarm(Combinators):
     """A nursery for agents; see `open_swarm`."""
 
     def __init__(
         self,
-        runner: Runner,
+        runner: AgentRunner,
         *,
         nursery: trio.Nursery,
         account: Account,
-        bell: Bell,
+        changed: ChangeSignal,
         collects: bool,
         refused: list[Refusal],
     ) -> None:
@@ -62,7 +61,7 @@ class Swarm(Together):
         self._collects = collects
         self._refused = refused
         self._agents: list[LiveAgent] = []
-        self._bell = bell
+        self._bell = changed
         self._history = runner.common.history
 
     def __repr__(self) -> str:
@@ -160,8 +159,8 @@ class Swarm(Together):
             check_repository(directory)
 
         def changed() -> None:
-            lane.stand(agent.status)
-            self._bell.ring()
+            recorder.set_status(agent.status)
+            self._bell.notify()
 
         agent = LiveAgent(
             len(self._agents) + 1,
@@ -170,7 +169,7 @@ class Swarm(Together):
             changed=changed,
             keep_events=self._runner.common.keep_events,
         )
-        lane = self._history.add()  # only now: it is as long as the list of agents
+        recorder = self._history.add()  # only now: it is as long as the list of agents
         ticket = self._runner.turnstile.queue(provider_of(task))
         self._nursery.start_soon(self._live, agent, ticket, directory, tolerated, name=agent.name)
         self._agents.append(agent)
@@ -178,7 +177,7 @@ class Swarm(Together):
         return agent
 
     async def _live(
-        self, agent: LiveAgent, ticket: Ticket, directory: str | None, tolerated: bool
+        self, agent: LiveAgent, ticket: QueuePlace, directory: str | None, tolerated: bool
     ) -> None:
         await self._runner.run(agent, ticket, directory)
         # No checkpoint from here on: who waits for the agent must find the swarm cancelled.
@@ -246,17 +245,17 @@ async def open_swarm(
     require_trio()
     if on_failure not in {"cancel", "collect"}:
         raise OpenCodeConfigError(f"on_failure: expected cancel or collect, got {on_failure!r}")
-    common = Common(
+    common = SwarmDefaults(
         workspace=workspace,
         run_cfg=run_cfg,
         on_permission=on_permission,
         on_question=on_question,
         keep_events=keep_events,
         on_event=on_event,
-        history=History(trio.current_time),
+        history=SwarmRecorder(trio.current_time),
     )
-    turnstile = Turnstile(limit, per_provider or {})
-    bell = Bell()
+    turnstile = FairLimiter(limit, per_provider or {})
+    changed = ChangeSignal()
     refused: list[Refusal] = []
     async with open_pool(source) as pool:
         if workspace is not None:
@@ -268,17 +267,17 @@ async def open_swarm(
             try:
                 async with trio.open_nursery() as nursery:
                     swarm = Swarm(
-                        Runner(common, pool, turnstile),
+                        AgentRunner(common, pool, turnstile),
                         nursery=nursery,
                         account=account,
-                        bell=bell,
+                        changed=changed,
                         collects=on_failure == "collect",
                         refused=refused,
                     )
                     yield swarm
             finally:
                 common.history.close()
-                bell.close()
+                changed.close()
                 _warn_of_unpriced(account)
     _raise_refusals(refused)
 

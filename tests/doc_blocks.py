@@ -76,14 +76,14 @@ def quotations_of(page: Path) -> Iterator[Quotation]:
 
 
 def copy_programs(page: Path) -> None:
-    def copied(found: re.Match[str]) -> str:
+    def copy_of(found: re.Match[str]) -> str:
         if found["part"]:
             return found[0]
         program = (ROOT / "docs" / found["file"]).read_text("utf-8")
         return f"<!-- {found['file']} -->\n\n```py\n{program}```"
 
     text = page.read_text("utf-8")
-    if (new := QUOTED.sub(copied, text)) != text:
+    if (new := QUOTED.sub(copy_of, text)) != text:
         page.write_text(new, "utf-8")
 
 

@@ -12,10 +12,10 @@ import trio.testing
 
 import fake_server as fake
 from fake_server import FakeServer
-from opencode_trio._ask_desk import Handlers
-from opencode_trio._background import open_background
 from opencode_trio._json import Json
-from opencode_trio._link import Link
+from opencode_trio._server.connection import Connection
+from opencode_trio._session.pending_asks import AskHandlers
+from opencode_trio._tasks import open_background
 from opencode_trio.asks import PermissionAnswer
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
@@ -153,34 +153,34 @@ def allow_and_note(asked: list[Any]) -> Callable[[Any], PermissionAnswer]:
 @asynccontextmanager
 async def talking(
     agent: Agent,
-    handlers: Handlers | None = None,
+    handlers: AskHandlers | None = None,
     *,
     ours: bool = True,
     on_event: Callable[[Event], object] | None = None,
-) -> AsyncIterator[tuple[Session, Link]]:
+) -> AsyncIterator[tuple[Session, Connection]]:
     async with open_background() as tasks:
-        link = Link(
+        connection = Connection(
             agent.server,
             url="fake",
             tasks=tasks,
             cfg=RunConfig() if ours else None,
             end=agent.end if ours else None,
         )
-        tasks.start_soon(link.bus.run)
-        await link.bus.wait_connected()
+        tasks.start_soon(connection.event_stream.run)
+        await connection.event_stream.wait_connected()
         agent.server.routes["GET /session/(\\w+)"] = lambda call, name: {
             "id": name,
             "directory": "/w",
         }
-        server = OpenCodeServer(link, workspace="/w", version="1.18.33")
-        chosen = handlers or Handlers()
+        server = OpenCodeServer(connection, workspace="/w", version="1.18.33")
+        chosen = handlers or AskHandlers()
         async with server.open_session(
             session_id=ROOT,
             on_permission=chosen.on_permission,
             on_question=chosen.on_question,
             on_event=on_event,
         ) as session:
-            yield session, link
+            yield session, connection
 
 
 async def settled(seconds: float = 0.1) -> None:

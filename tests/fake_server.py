@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 import trio
 
-from opencode_trio._endpoints import Call
 from opencode_trio._json import Json
+from opencode_trio._protocol.calls import Call
 from opencode_trio.errors import OpenCodeServerError
 
 CONNECTED = {"payload": {"id": "evt_2029e77cb001MRwottcDQYxKWQ", "type": "server.connected"}}

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from opencode_trio._isolation import _INSTALLED
+from opencode_trio._process.isolation import _INSTALLED
 
 SKILL = "---\nname: {0}\ndescription: EVIL-SKILL-{0}\n---\nx\n"
 AGENT = "---\ndescription: EVIL-AGENT\nmode: subagent\n---\nx\n"

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_trio.testing._processes import Process, descends, processes
+from opencode_trio.testing._leaks import Process, descends, processes
 
 VARIABLE = "OPENCODE_TRIO_TEST_SUITE"
 

@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from opencode_trio._serve import ServePlan
-from opencode_trio._surroundings import prepare_surroundings
-from opencode_trio._workspace import StrPath
+from opencode_trio._checks import StrPath
+from opencode_trio._process.child_setup import prepare_child
+from opencode_trio._server.start import ServePlan
 from opencode_trio.config import RunConfig
 from opencode_trio.server import OpenCodeServer, open_server
 from opencode_trio.testing import ModelRequest, ReplyLike, ScriptedModel, open_scripted_model
@@ -34,7 +34,7 @@ def serve_plan(binary: str, workspace: Path, cfg: RunConfig) -> ServePlan:
         binary=binary,
         workspace=workspace,
         cfg=cfg,
-        prepare_home=lambda: prepare_surroundings(cfg, workspace, isolate_db=True, data_home=None),
+        prepare_home=lambda: prepare_child(cfg, workspace, isolate_db=True, data_home=None),
     )
 
 

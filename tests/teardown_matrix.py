@@ -24,7 +24,7 @@ import trio
 
 from families import carrying, kill_carriers, new_mark
 from opencode_trio import AsyncOpenCodeClient, OpenCodeTimeoutError, Run, RunConfig
-from opencode_trio._scratch import SCRATCH_PREFIX
+from opencode_trio._process.scratch import SCRATCH_PREFIX
 from opencode_trio.testing import (
     ModelRequest,
     ReplyLike,

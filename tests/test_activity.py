@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opencode_trio._activity import Activity
+from opencode_trio._turn.activity import Activity
 from opencode_trio.events import (
     PermissionAsked,
     PermissionReplied,

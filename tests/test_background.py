@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from opencode_trio._background import open_background
+from opencode_trio._tasks import open_background
 
 
 async def test_a_block_that_was_cancelled_before_it_began_ends():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_trio._budget import (
+from opencode_trio._turn.budgets import (
     Account,
-    Excess,
+    ExceededLimit,
     Meter,
     Spending,
     dollars,
@@ -100,7 +100,7 @@ def test_an_unknown_price_is_said() -> None:
 
 
 def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
-    seen: list[Excess] = []
+    seen: list[ExceededLimit] = []
     budget = Account(max_cost_usd=1.0)
     with budget.watched(seen.append):
         budget.charge(Spending(0.5))
@@ -108,7 +108,7 @@ def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
         budget.charge(Spending(0.5))
         assert (budget.refusal() is not None, budget.is_exceeded, seen) == (True, False, [])
         budget.charge(Spending(0.25))
-        assert seen == [Excess("max_cost_usd", 1.0, 1.25, "the budget")]
+        assert seen == [ExceededLimit("max_cost_usd", 1.0, 1.25, "the budget")]
     budget.charge(Spending(0.25))
     assert len(seen) == 1
 
@@ -116,7 +116,7 @@ def test_to_reach_a_limit_refuses_and_to_pass_it_stops() -> None:
 def test_a_soft_share_refuses_earlier() -> None:
     budget = Account(max_tokens=100, soft=0.8)
     budget.charge(Spending(tokens=80))
-    assert budget.refusal() == Excess("max_tokens", 100, 80, "the budget", soft=0.8)
+    assert budget.refusal() == ExceededLimit("max_tokens", 100, 80, "the budget", soft=0.8)
     assert budget.excess() is None
 
 
@@ -131,7 +131,7 @@ def test_budgets_nest() -> None:
         other.charge(Spending(tokens=40))
     assert seen == ["one", "one", "other"]
     assert outer.spent.tokens == 101
-    assert other.excess() == Excess("max_tokens", 100, 101, "the budget")
+    assert other.excess() == ExceededLimit("max_tokens", 100, 101, "the budget")
 
 
 def test_blocks_nest() -> None:
@@ -147,7 +147,7 @@ def test_blocks_nest() -> None:
 
 def test_an_excess_says_everything() -> None:
     partial = RunResult(text="so far")
-    error = Excess("max_cost_usd", 0.5, 0.507, "the swarm").stopped(partial)
+    error = ExceededLimit("max_cost_usd", 0.5, 0.507, "the swarm").stopped(partial)
     assert str(error) == "stopped: spent $0.507 of the $0.50 limit (max_cost_usd) of the swarm"
     assert (error.limit, error.allowed, error.partial) == ("max_cost_usd", 0.5, partial)
 
@@ -156,11 +156,11 @@ def test_an_excess_says_everything() -> None:
     ("excess", "text"),
     [
         (
-            Excess("max_cost_usd", 10, 10.25, "the swarm"),
+            ExceededLimit("max_cost_usd", 10, 10.25, "the swarm"),
             "not started: spent $10.25 of the $10.00 limit (max_cost_usd) of the swarm",
         ),
         (
-            Excess("max_tokens", 2000, 1200, "an agent", soft=0.5),
+            ExceededLimit("max_tokens", 2000, 1200, "an agent", soft=0.5),
             (
                 "not started: spent 1,200 tokens of the 2,000-token limit (max_tokens) of an agent; no "
                 "agent starts from 1,000 tokens on (soft=0.5)"
@@ -168,7 +168,7 @@ def test_an_excess_says_everything() -> None:
         ),
     ],
 )
-def test_an_agent_that_is_not_started_says_why(excess: Excess, text: str) -> None:
+def test_an_agent_that_is_not_started_says_why(excess: ExceededLimit, text: str) -> None:
     assert str(excess.not_started()) == text
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_server import FakeServer, created, delta, event, status
-from opencode_trio._background import open_background
-from opencode_trio._bus import GIVE_UP_S, SILENCE_S, Bus
-from opencode_trio._mailbox import JOINED_CHARACTERS, Mailbox
+from opencode_trio._server.event_stream import GIVE_UP_S, SILENCE_S, EventStream
+from opencode_trio._session.event_buffer import JOINED_CHARACTERS, EventBuffer
+from opencode_trio._tasks import open_background
 from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import (
     Diagnostic,
@@ -48,20 +48,20 @@ class Reader:
 
 
 @asynccontextmanager
-async def running(server: FakeServer) -> AsyncIterator[Bus]:
-    bus = Bus(server.open_events)
+async def running(server: FakeServer) -> AsyncIterator[EventStream]:
+    event_stream = EventStream(server.open_events)
     async with open_background() as tasks:
-        tasks.start_soon(bus.run)
+        tasks.start_soon(event_stream.run)
         if not server.refuses:
-            await bus.wait_connected()
-        yield bus
+            await event_stream.wait_connected()
+        yield event_stream
 
 
 async def test_events_go_to_the_session_tree_that_they_are_of():
     server = FakeServer()
     one, two = Reader(), Reader()
-    async with running(server) as bus:
-        with bus.subscribed("ses_1", one), bus.subscribed("ses_2", two):
+    async with running(server) as event_stream:
+        with event_stream.subscribed("ses_1", one), event_stream.subscribed("ses_2", two):
             server.say(
                 status("ses_1", "busy"),
                 created("ses_1a", "ses_1"),
@@ -75,7 +75,7 @@ async def test_events_go_to_the_session_tree_that_they_are_of():
             await trio.testing.wait_all_tasks_blocked()
             with (
                 pytest.raises(RuntimeError, match="one turn at a time"),
-                bus.subscribed("ses_1", two),
+                event_stream.subscribed("ses_1", two),
             ):
                 pass
         server.say(status("ses_1", "idle"))
@@ -87,16 +87,16 @@ async def test_events_go_to_the_session_tree_that_they_are_of():
         SessionIdle,
     ]
     assert [type(e) for e in two.events] == [SessionBusy]
-    assert bus.tree.depth("ses_1b", "ses_1") == 2
-    assert bus.tree.descendants("ses_1") == ["ses_1b", "ses_1a"]
+    assert event_stream.tree.depth("ses_1b", "ses_1") == 2
+    assert event_stream.tree.descendants("ses_1") == ["ses_1b", "ses_1a"]
 
 
 async def test_strays_are_handed_over_to_whoever_looks_after_them():
     server = FakeServer()
     strays: list[Event] = []
-    async with running(server) as bus:
-        bus.on_stray(strays.append)
-        with bus.subscribed("ses_1", Reader()):
+    async with running(server) as event_stream:
+        event_stream.on_stray(strays.append)
+        with event_stream.subscribed("ses_1", Reader()):
             server.say(status("ses_9", "busy"), status("ses_1", "busy"))
             await trio.testing.wait_all_tasks_blocked()
     assert [e.session_id for e in strays] == ["ses_9"]
@@ -107,8 +107,8 @@ async def test_a_stream_that_ends_is_opened_again_and_readers_are_told(
 ):
     server = FakeServer()
     reader = Reader()
-    async with running(server) as bus:
-        with bus.subscribed("ses_1", reader):
+    async with running(server) as event_stream:
+        with event_stream.subscribed("ses_1", reader):
             assert reader.gaps == 0
             server.hang_up()
             await trio.sleep(1)
@@ -116,32 +116,32 @@ async def test_a_stream_that_ends_is_opened_again_and_readers_are_told(
             server.say(status("ses_1", "busy"))
             await trio.sleep(1)
             assert len(reader.events) == 1
-    assert bus.counts.connections == 2
+    assert event_stream.counts.connections == 2
 
 
 async def test_a_silent_stream_is_dead(autojump_clock: trio.testing.MockClock):
     server = FakeServer()
     reader = Reader()
-    async with running(server) as bus:
-        with bus.subscribed("ses_1", reader):
+    async with running(server) as event_stream:
+        with event_stream.subscribed("ses_1", reader):
             for _ in range(10):
                 await trio.sleep(SILENCE_S / 3)
                 server.say(event("server.heartbeat"))
             assert server.connections == 1
             await trio.sleep(SILENCE_S + 1)
             assert (server.connections, reader.gaps) == (2, 1)
-            assert bus.is_connected
+            assert event_stream.is_connected
 
 
 async def test_an_outage_ends_turns_but_not_the_bus(autojump_clock: trio.testing.MockClock):
     server = FakeServer()
     reader = Reader()
-    async with running(server) as bus:
-        with bus.subscribed("ses_1", reader):
+    async with running(server) as event_stream:
+        with event_stream.subscribed("ses_1", reader):
             server.refuses = True
             server.hang_up()
             await trio.sleep(GIVE_UP_S / 2)
-            assert (reader.errors, bus.is_connected) == ([], False)
+            assert (reader.errors, event_stream.is_connected) == ([], False)
             await trio.sleep(GIVE_UP_S)
             assert len(reader.errors) == 1
             assert "refused" in str(reader.errors[0])
@@ -149,7 +149,7 @@ async def test_an_outage_ends_turns_but_not_the_bus(autojump_clock: trio.testing
             assert 15 < server.connections < 40
             server.refuses = False
             await trio.sleep(10)
-            assert (bus.is_connected, reader.gaps) == (True, 1)
+            assert (event_stream.is_connected, reader.gaps) == (True, 1)
 
 
 # --- a reader's mailbox ------------------------------------------------------------------
@@ -163,7 +163,7 @@ def piece(part: str, value: str) -> TextDelta:
     return TextDelta(session_id="ses_1", part_id=part, delta=value)
 
 
-async def drained(box: Mailbox) -> list[Event]:
+async def drained(box: EventBuffer) -> list[Event]:
     box.close()
     found = []
     with suppress(trio.EndOfChannel):
@@ -173,7 +173,7 @@ async def drained(box: Mailbox) -> list[Event]:
 
 
 async def test_deltas_that_nobody_reads_are_joined():
-    box = Mailbox()
+    box = EventBuffer()
     for letter in "abc":
         box.put(piece("p", letter))
     box.put(piece("q", "x"))
@@ -187,7 +187,7 @@ async def test_deltas_that_nobody_reads_are_joined():
 
 async def test_a_slow_reader_gets_portions():
     """One delta of a whole answer would come only when the answer is over."""
-    box = Mailbox()
+    box = EventBuffer()
     letters = "x" * (2 * JOINED_CHARACTERS)
     for letter in letters:
         box.put(piece("p", letter))
@@ -198,7 +198,7 @@ async def test_a_slow_reader_gets_portions():
 
 @given(st.lists(st.sampled_from(["p", "q", "event", "take"]), max_size=40))
 async def test_joining_loses_no_letter_and_keeps_the_order(moves: list[str]):
-    box = Mailbox()
+    box = EventBuffer()
     put: list[tuple[str, int]] = []
     taken: list[Event] = []
     for number, move in enumerate(moves):
@@ -217,7 +217,7 @@ async def test_joining_loses_no_letter_and_keeps_the_order(moves: list[str]):
 
 
 async def test_beyond_the_limit_newer_states_replace_older_ones():
-    box = Mailbox(limit=3)
+    box = EventBuffer(limit=3)
     for number in range(100):
         box.put(text("p", str(number)))
         box.put(text("q", str(number)))
@@ -229,7 +229,7 @@ async def test_beyond_the_limit_newer_states_replace_older_ones():
 
 
 async def test_what_shows_is_dropped_before_what_asks_or_ends():
-    box = Mailbox(limit=5, hard_limit=10)
+    box = EventBuffer(limit=5, hard_limit=10)
     for number in range(50):
         box.put(text(f"p{number}", "x"))
         box.put(ErrorReported(session_id="ses_1"))
@@ -240,7 +240,7 @@ async def test_what_shows_is_dropped_before_what_asks_or_ends():
 
 
 async def test_taking_can_be_cancelled_without_loss():
-    box = Mailbox()
+    box = EventBuffer()
     with trio.CancelScope() as scope:
         scope.cancel()
         box.put(text("p", "x"))
@@ -256,8 +256,8 @@ async def test_taking_can_be_cancelled_without_loss():
 async def test_a_delta_on_the_wire():
     reader = Reader()
     server = FakeServer()
-    async with running(server) as bus:
-        with bus.subscribed("ses_1", reader):
+    async with running(server) as event_stream:
+        with event_stream.subscribed("ses_1", reader):
             server.say(delta("ses_1", "msg_1", "prt_1", "hi"))
             await trio.testing.wait_all_tasks_blocked()
     assert isinstance(reader.events[0], TextDelta)

@@ -35,10 +35,10 @@ from opencode_trio import (
     RunConfig,
     StepStarted,
 )
-from opencode_trio._binary import parse_version, probe_version, resolve_binary
-from opencode_trio._eventlog import EventLog
-from opencode_trio._guard import MAX_STEPS
-from opencode_trio._process import open_child
+from opencode_trio._process.binary import parse_version, probe_version, resolve_binary
+from opencode_trio._process.child import open_child
+from opencode_trio._run.event_log import EventLog
+from opencode_trio._turn.guards import MAX_STEPS
 from opencode_trio.client import SQLITE_CRASHES, is_startup_crash
 from wire import lines_of, records_of
 
@@ -523,7 +523,7 @@ async def test_a_version_is_asked_once_and_again_after_an_update(tmp_path, works
 
 
 async def test_a_binary_that_hangs_is_no_opencode(tmp_path, workspace, monkeypatch):
-    monkeypatch.setattr("opencode_trio._binary.PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("opencode_trio._process.binary.PROBE_TIMEOUT_S", 0.2)
     path = tmp_path / "opencode"
     path.write_text("#!/bin/sh\nexec sleep 5678.75\n")
     path.chmod(0o755)
@@ -1107,7 +1107,7 @@ async def test_a_host_without_descriptors(hello, workspace, tmp_path):
     scratch = Path(tempfile.mkdtemp(prefix="opencode-trio-"))
     with pytest.raises(OSError, match="Too many open files"):
         async with open_child(
-            [hello.path], cwd=workspace, env={}, scratch=scratch, make_keeper=no_keeper
+            [hello.path], cwd=workspace, env={}, scratch=scratch, make_supervisor=no_keeper
         ):
             pytest.fail("the block was entered")
     assert not scratch.exists()

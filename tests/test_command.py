@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opencode_trio._command import build_argv, settings_environment
+from opencode_trio._process.environment import build_argv, settings_environment
 from opencode_trio.config import RunConfig
 
 START = ["opencode", "run", "--format", "json"]

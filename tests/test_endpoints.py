@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from opencode_trio import _endpoints as endpoints
-from opencode_trio._endpoints import Call, UnexpectedAnswerError, failure_text
+from opencode_trio._protocol.calls import Call, UnexpectedAnswerError, failure_text
+from opencode_trio._protocol.v1 import routes as endpoints
 from opencode_trio.errors import OpenCodeConfigError
 
 SES, MSG, PRT, PER, QUE = "ses_1", "msg_1", "prt_1", "per_1", "que_1"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from opencode_trio import errors
-from opencode_trio._verdict import turn_error
+from opencode_trio._turn.ending import turn_error
 from opencode_trio.errors import (
     STDERR_IN_A_MESSAGE,
     OpenCodeBinaryNotFoundError,

@@ -22,8 +22,8 @@ import pytest
 import trio
 
 import leftovers
-from opencode_trio._child_env import RUN_MARKER
-from opencode_trio._scratch import SCRATCH_PREFIX
+from opencode_trio._process.environment import RUN_MARKER
+from opencode_trio._process.scratch import SCRATCH_PREFIX
 from opencode_trio.testing import Delay, ModelRequest, Reply, ScriptedModel, open_scripted_model
 
 pytestmark = pytest.mark.opencode

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from opencode_trio._files import Attachment, FileLike, damage_of, file_parts, images_of
+from opencode_trio._session.attachments import (
+    Attachment,
+    FileLike,
+    damage_of,
+    file_parts,
+    images_of,
+)
 from opencode_trio.errors import OpenCodeConfigError
 
 

@@ -15,9 +15,10 @@ import pytest
 import trio
 import trio.testing
 
-from opencode_trio import _endpoints as endpoints
-from opencode_trio._http import HttpApi, open_api
-from opencode_trio._redact import Redactor
+from opencode_trio._protocol.calls import Call, anything
+from opencode_trio._protocol.v1 import routes as endpoints
+from opencode_trio._server.http import HttpApi, open_api
+from opencode_trio._turn.redaction import Redactor
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError, OpenCodeVersionError
 from opencode_trio.server import connect_server
 
@@ -201,7 +202,7 @@ async def test_an_event_that_is_none_breaks_the_stream(stream: bytes):
 async def test_an_answer_without_content():
     page = b"HTTP/1.1 204 X\r\ncontent-length: 0\r\n\r\n"
     async with talking(Web({"/x": page})) as api:
-        assert await api.call(endpoints.Call("POST", "/x", endpoints.anything)) is None
+        assert await api.call(Call("POST", "/x", anything)) is None
 
 
 async def test_a_cancelled_call_gives_its_connection_back():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_trio._ids import (
+from opencode_trio._protocol.v1.ids import (
     LATEST_MS,
     RANDOM_CHARACTERS,
     MessageIds,

@@ -20,9 +20,15 @@ from typing import Any
 import attrs
 import pytest
 
-from opencode_trio import _isolation, _scratch
-from opencode_trio._child_env import RUN_MARKER, child_environment, reach_loopback_directly
-from opencode_trio._host_config import (
+from opencode_trio._process import isolation as _isolation
+from opencode_trio._process import scratch as _scratch
+from opencode_trio._process.child_setup import prepare_child
+from opencode_trio._process.environment import (
+    RUN_MARKER,
+    child_environment,
+    reach_loopback_directly,
+)
+from opencode_trio._process.host_config import (
     expand_home,
     parse_config,
     provider_config,
@@ -30,10 +36,9 @@ from opencode_trio._host_config import (
     settings_file,
     variables_of,
 )
-from opencode_trio._isolation import ChildHome, home_of, prepare_child_home
-from opencode_trio._project_files import host_files_above
-from opencode_trio._scratch import link, make_scratch, mirror, remove_scratch
-from opencode_trio._surroundings import prepare_surroundings
+from opencode_trio._process.isolation import ChildHome, home_of, prepare_child_home
+from opencode_trio._process.scratch import link, make_scratch, mirror, remove_scratch
+from opencode_trio._process.untrusted_workspace import host_files_above
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 
@@ -341,7 +346,7 @@ def test_removal_opens_directories_that_are_locked(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOCKED],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(_scratch.__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(_scratch.__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,
@@ -656,7 +661,7 @@ def test_libraries_of_a_frozen_host_are_its_own(
     monkeypatch.setenv("LD_LIBRARY_PATH", given)
     if original is not None:
         monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", original)
-    child = prepare_surroundings(RunConfig(), tmp_path, isolate_db=True, data_home=None)
+    child = prepare_child(RunConfig(), tmp_path, isolate_db=True, data_home=None)
     remove_scratch(child.scratch)
     assert child.env.get("LD_LIBRARY_PATH") == seen
     assert "LD_LIBRARY_PATH_ORIG" not in child.env
@@ -899,10 +904,8 @@ def test_variables_do_not_take_the_place_of_settings(tmp_path: Path) -> None:
         (RunConfig(untrusted=True, extra_env=taken), "untrusted"),
     ):
         with pytest.raises(OpenCodeConfigError, match=lost):
-            prepare_surroundings(cfg, tmp_path, isolate_db=True, data_home=None)
-    child = prepare_surroundings(
-        RunConfig(extra_env=taken), tmp_path, isolate_db=True, data_home=None
-    )
+            prepare_child(cfg, tmp_path, isolate_db=True, data_home=None)
+    child = prepare_child(RunConfig(extra_env=taken), tmp_path, isolate_db=True, data_home=None)
     shutil.rmtree(child.scratch)
 
 
@@ -924,6 +927,6 @@ def test_a_shell_that_runs_no_commands_is_told(
     write(tmp_path / "nologin", "#!/bin/sh\n").chmod(0o755)
     write(tmp_path / "data", "").chmod(0o644)
     cfg = RunConfig(extra_env={"SHELL": shell.format(tmp=tmp_path)})
-    child = prepare_surroundings(cfg, tmp_path, isolate_db=True, data_home=None)
+    child = prepare_child(cfg, tmp_path, isolate_db=True, data_home=None)
     remove_scratch(child.scratch)
     assert ("the agent's shell commands will do nothing" in caplog.text) is is_told

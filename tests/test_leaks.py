@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from families import marked
-from opencode_trio._child_env import RUN_MARKER
-from opencode_trio._scratch import make_scratch, remove_scratch
+from opencode_trio._process.environment import RUN_MARKER
+from opencode_trio._process.scratch import make_scratch, remove_scratch
 from opencode_trio.testing import Stall, _leaks, assert_no_leaks, open_scripted_model
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencode_trio._lines import MAX_LINE_BYTES, LineFramer, LineTooLongError
+from opencode_trio._process.output import MAX_LINE_BYTES, LineSplitter, LineTooLongError
 from wire import TRACES, data_of, lines_of, result_of_lines
 
 
 def framed(chunks: Iterable[bytes], limit: int = MAX_LINE_BYTES) -> tuple[list[bytes], bool]:
     """Return the lines, and whether the stream ended because one was too long."""
-    framer = LineFramer(limit)
+    framer = LineSplitter(limit)
     lines: list[bytes] = []
     try:
         for chunk in chunks:
@@ -111,7 +111,7 @@ def test_the_last_line_needs_no_newline(stream: bytes, lines: Any) -> None:
 
 
 def test_a_line_is_not_held_back() -> None:
-    framer = LineFramer()
+    framer = LineSplitter()
     assert framer.feed(b"a") == []
     assert framer.feed(b"b\nc") == [b"ab"]
     assert framer.feed(b"\n") == [b"c"]
@@ -119,7 +119,7 @@ def test_a_line_is_not_held_back() -> None:
 
 
 def test_closing_twice_gives_the_last_line_once() -> None:
-    framer = LineFramer()
+    framer = LineSplitter()
     framer.feed(b"a")
     assert (framer.close(), framer.close()) == ([b"a"], [])
 
@@ -152,7 +152,7 @@ def test_the_lines_before_one_that_is_too_long_are_not_lost(chunks: Any, end: by
 
 
 def test_the_error_comes_as_soon_as_there_is_nothing_else_to_give() -> None:
-    framer = LineFramer(2)
+    framer = LineSplitter(2)
     assert framer.feed(b"a\nxxx\nb\n") == [b"a"]
     for _ in range(2):
         with pytest.raises(LineTooLongError):
@@ -163,5 +163,5 @@ def test_the_error_comes_as_soon_as_there_is_nothing_else_to_give() -> None:
 
 def test_the_error_says_what_the_bound_is() -> None:
     with pytest.raises(LineTooLongError, match="longer than 1,000 bytes") as caught:
-        LineFramer(1000).feed(b"x" * 1001)
+        LineSplitter(1000).feed(b"x" * 1001)
     assert caught.value.limit == 1000

@@ -21,11 +21,11 @@ import trio
 from trio.testing import MockClock
 
 from opencode_trio.__main__ import build_parser, main, run_batch
-from opencode_trio._doctor import EXTRAS, advice_on
-from opencode_trio._result_file import encode, open_results
-from opencode_trio._task import AgentOptions, settings_of
-from opencode_trio._task_file import KEYS, PROBLEMS_TOLD, read_tasks
-from opencode_trio._timeout import OpenCodeTimeoutError
+from opencode_trio._cli.doctor import EXTRAS, advice_on
+from opencode_trio._cli.result_file import encode, open_results
+from opencode_trio._cli.task_file import KEYS, PROBLEMS_TOLD, read_tasks
+from opencode_trio._swarm.task import AgentOptions, settings_of
+from opencode_trio._tasks import OpenCodeTimeoutError
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError, OpenCodeTurnError
 from opencode_trio.events import ErrorInfo

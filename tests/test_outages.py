@@ -11,10 +11,10 @@ import trio.testing
 
 import fake_server as fake
 from fake_agent import ASK, ROOT, Agent, LateServer, allow_and_note, settled, talking
-from opencode_trio._activity import Activity
-from opencode_trio._ask_desk import Handlers
 from opencode_trio._json import Json
-from opencode_trio._turns import Turn
+from opencode_trio._session.pending_asks import AskHandlers
+from opencode_trio._session.turn import Turn
+from opencode_trio._turn.activity import Activity
 from opencode_trio.errors import OpenCodeLimitError, OpenCodeServerError, OpenCodeTurnError
 from opencode_trio.events import PermissionAsked, TextDelta
 
@@ -49,7 +49,7 @@ def slowly(answer: Callable[..., Any], seconds: float) -> Callable[..., Any]:
 async def test_an_ask_during_an_outage_is_found(autojump_clock: trio.testing.MockClock):
     agent = Agent()
     asked: list[Any] = []
-    async with talking(agent, Handlers(allow_and_note(asked))) as (
+    async with talking(agent, AskHandlers(allow_and_note(asked))) as (
         session,
         _,
     ):
@@ -176,7 +176,7 @@ async def test_an_ask_that_somebody_else_answered_during_an_outage_is_settled(
             has_ended.set()
 
     ask = ASK if kind == "permission" else {"id": "que_1", "sessionID": ROOT, "questions": []}
-    async with talking(agent, Handlers(think, think), on_event=activity.take) as (session, _):
+    async with talking(agent, AskHandlers(think, think), on_event=activity.take) as (session, _):
         with pytest.raises(OpenCodeLimitError) as failed:
             async with session.stream("x", fail_if_silent=20) as turn:
                 await settled()

@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from opencode_trio import _pool as pool_module
-from opencode_trio._pool import GivenServers, resident_bytes, server_config
+from opencode_trio._swarm import server_pool as pool_module
+from opencode_trio._swarm.server_pool import GivenServers, resident_bytes, server_config
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeProcessError, OpenCodeServerError
 from swarming import FakeClient, World

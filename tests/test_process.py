@@ -24,15 +24,15 @@ import pytest
 import trio
 
 from families import carrying, marked
-from opencode_trio import _process, _warden_host
-from opencode_trio._child_env import RUN_MARKER
-from opencode_trio._group import GroupKeeper
-from opencode_trio._keeper import Graces, MakeKeeper, Started
-from opencode_trio._output import DRAIN_S, Output, Pipe, Spool
-from opencode_trio._process import STDERR_TAIL_BYTES, Child, open_child
-from opencode_trio._run import RunPlan, open_run
-from opencode_trio._scratch import SCRATCH_PREFIX, make_scratch
-from opencode_trio._warden_host import WardenKeeper
+from opencode_trio._process import child as _process
+from opencode_trio._process import supervisors as _warden_host
+from opencode_trio._process.child import STDERR_TAIL_BYTES, Child, open_child
+from opencode_trio._process.environment import RUN_MARKER
+from opencode_trio._process.output import DRAIN_S, Output, Pipe, Spool
+from opencode_trio._process.scratch import SCRATCH_PREFIX, make_scratch
+from opencode_trio._process.supervisor import Graces, MakeSupervisor, Started
+from opencode_trio._process.supervisors import GroupSupervisor, WardenSupervisor
+from opencode_trio._run.run import RunPlan, open_run
 from opencode_trio.errors import (
     OpenCodeBinaryNotFoundError,
     OpenCodeConfigError,
@@ -47,7 +47,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 
-KEEPERS: dict[str, MakeKeeper] = {"warden": WardenKeeper, "group": GroupKeeper}
+SUPERVISORS: dict[str, MakeSupervisor] = {"warden": WardenSupervisor, "group": GroupSupervisor}
 # A family as each keeper can promise to find it; @ is the mark.
 FAMILY = {
     "warden": "(setsid sh -c 'sleep @ & sleep @' &) ; env -i setsid sleep @ &",
@@ -67,7 +67,7 @@ def mark() -> Iterator[str]:
         yield mark
 
 
-@pytest.fixture(params=KEEPERS)
+@pytest.fixture(params=SUPERVISORS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -83,7 +83,7 @@ def launch(kind: str, tmp_path: Path, mark: str) -> Launch:
         options: dict[str, Any] = {
             "cwd": tmp_path,
             "env": os.environ | {RUN_MARKER: f"{os.getpid()}.test"},
-            "make_keeper": KEEPERS[kind],
+            "make_supervisor": SUPERVISORS[kind],
         }
         if "scratch" not in how:
             options["scratch"] = make_scratch()
@@ -190,8 +190,8 @@ async def test_child_pid_is_the_childs(launch: Launch) -> None:
 async def test_child_is_out_of_reach_of_our_terminal(launch: Launch) -> None:
     async with launch("echo ready; sleep @") as child:
         await ready(child)
-        keeper = child._process.pid
-        assert os.getsid(0) not in {os.getsid(keeper), os.getsid(child.pid)}
+        supervisor = child._process.pid
+        assert os.getsid(0) not in {os.getsid(supervisor), os.getsid(child.pid)}
 
 
 OUTPUTS = pytest.mark.parametrize("output", [Pipe, Spool])
@@ -317,7 +317,9 @@ async def test_keeper_that_cannot_be_made(tmp_path: Path) -> None:
 
     scratch = make_scratch()
     with pytest.raises(OpenCodeProcessError):
-        async with open_child(["true"], cwd=tmp_path, env={}, scratch=scratch, make_keeper=make):
+        async with open_child(
+            ["true"], cwd=tmp_path, env={}, scratch=scratch, make_supervisor=make
+        ):
             pass
     assert not scratch.exists()
 
@@ -400,8 +402,8 @@ async def test_a_frozen_application_without_the_warden(
 PACKED = """
 import opencode_trio, sys, trio
 from pathlib import Path
-from opencode_trio._process import open_child
-from opencode_trio._scratch import make_scratch
+from opencode_trio._process.child import open_child
+from opencode_trio._process.scratch import make_scratch
 
 assert ".zip" in opencode_trio.__file__
 
@@ -426,13 +428,13 @@ def test_the_library_in_a_zip(tmp_path: Path) -> None:
 async def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(OpenCodeProcessError, match=r"Windows.*WSL"):
-        _process.best_keeper()([], tmp_path, tmp_path, QUICK)
+        _process.best_supervisor()([], tmp_path, tmp_path, QUICK)
 
 
 def test_elsewhere_a_group_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    for platform, keeper in {"linux": WardenKeeper, "darwin": GroupKeeper}.items():
+    for platform, supervisor in {"linux": WardenSupervisor, "darwin": GroupSupervisor}.items():
         monkeypatch.setattr(sys, "platform", platform)
-        assert _process.best_keeper() is keeper
+        assert _process.best_supervisor() is supervisor
 
 
 # --- leaving the block
@@ -575,7 +577,7 @@ async def test_cleanup_of_ones_own_comes_first(launch: Launch) -> None:
                 with trio.CancelScope(shield=True):
                     await trio.sleep(0.1)
                     assert child.exit_code is None
-                    child.let_go()
+                    child.release()
                     assert await read_all(child) == b"bye\n"
                     await child.wait()
                     assert child.exit_code == 0
@@ -609,10 +611,10 @@ async def test_two_hundred_cancelled_at_random(mark: str, tmp_path: Path) -> Non
 # --- keepers that fail
 
 
-def broken_keeper(end: Callable[[trio.Process], Any]) -> MakeKeeper:
+def broken_keeper(end: Callable[[trio.Process], Any]) -> MakeSupervisor:
     """Make a keeper that starts a child and does not end it."""
 
-    class Broken(GroupKeeper):
+    class Broken(GroupSupervisor):
         async def end(self, process: trio.Process) -> Teardown:
             result: Teardown = await end(process)
             return result
@@ -634,7 +636,7 @@ async def test_keeper_that_does_not_end_its_family(
     launch: Launch, mark: str, end: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     began = time.monotonic()
-    async with launch(DEAF, graces=QUICK, make_keeper=broken_keeper(end)) as child:
+    async with launch(DEAF, graces=QUICK, make_supervisor=broken_keeper(end)) as child:
         await ready(child)
     assert carrying(mark) == []
     assert time.monotonic() - began < 2 * QUICK.total_s + AT_ONCE_S
@@ -646,13 +648,13 @@ async def test_keeper_that_does_not_end_its_family(
 async def test_keeper_that_never_says_whether_it_started(
     launch: Launch, mark: str, kind: str
 ) -> None:
-    class Silent(GroupKeeper):
+    class Silent(GroupSupervisor):
         async def started(self, process: trio.Process) -> Started:
             await trio.sleep_forever()
             raise AssertionError
 
     with trio.move_on_after(0.2) as scope:
-        async with launch("sleep @", make_keeper=Silent):
+        async with launch("sleep @", make_supervisor=Silent):
             raise AssertionError
     assert scope.cancelled_caught
     assert carrying(mark) == []
@@ -751,15 +753,15 @@ async def test_result_tells_of_the_teardown(mark: str, tmp_path: Path) -> None:
 HOST = """
 import os, signal, sys, trio
 from pathlib import Path
-from opencode_trio._group import GroupKeeper
-from opencode_trio._process import open_child
-from opencode_trio._scratch import make_scratch
-from opencode_trio._warden_host import WardenKeeper
+from opencode_trio._process.supervisors import GroupSupervisor
+from opencode_trio._process.child import open_child
+from opencode_trio._process.scratch import make_scratch
+from opencode_trio._process.supervisors import WardenSupervisor
 
-async def main(keeper, script):
+async def main(supervisor, script):
     async with open_child(
         ["sh", "-c", script], cwd=Path.cwd(), env=os.environ, scratch=make_scratch(),
-        make_keeper={"warden": WardenKeeper, "group": GroupKeeper}[keeper],
+        make_supervisor={"warden": WardenSupervisor, "group": GroupSupervisor}[supervisor],
     ) as child:
         while chunk := await child.receive_some():
             os.write(1, chunk)
@@ -789,7 +791,7 @@ TASK = sys.argv.pop()
 
 def interrupt(frame, event, _):
     code = frame.f_code
-    if (code.co_name, Path(code.co_filename).name) == (TASK, "_process.py"):
+    if (code.co_name, Path(code.co_filename).name) == (TASK, "child.py"):
         sys.settrace(None)
         signal.raise_signal(signal.SIGINT)
 

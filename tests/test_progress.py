@@ -20,17 +20,30 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from opencode_trio._agent import AgentStatus
-from opencode_trio._budget import Budget, Spending
-from opencode_trio._forecast import Forecast, forecast
-from opencode_trio._human import answer_of, question_of
-from opencode_trio._lines_view import LinesView
-from opencode_trio._table_view import FRAME_LINES, TableView, choose, fitted, picture, widths_for
-from opencode_trio._updates import AgentSnapshot, SwarmSnapshot
-from opencode_trio._wording import count_of, doing, dollars, duration, printable, totals
+from opencode_trio._report.table_view import (
+    FRAME_LINES,
+    TableView,
+    choose,
+    fitted,
+    picture,
+    widths_for,
+)
+from opencode_trio._report.terminal_text import (
+    answer_of,
+    count_of,
+    doing,
+    dollars,
+    duration,
+    printable,
+    question_of,
+    totals,
+)
+from opencode_trio._swarm.agent import AgentStatus
+from opencode_trio._swarm.snapshots import AgentSnapshot, Forecast, SwarmSnapshot, forecast
+from opencode_trio._turn.budgets import Budget, Spending
 from opencode_trio.asks import PermissionRequest, Reject
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeTurnError
-from opencode_trio.progress import ask_in_terminal, show_progress
+from opencode_trio.progress import LinesView, ask_in_terminal, show_progress
 from opencode_trio.swarm import open_swarm
 from swarming import FakeSession, World, after, failing, steps
 
@@ -263,7 +276,7 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return original(name, *args)
 
-    monkeypatch.delitem(sys.modules, "opencode_trio._table_view")
+    monkeypatch.delitem(sys.modules, "opencode_trio._report.table_view")
     monkeypatch.setattr(builtins, "__import__", without_rich)
     opening = open_swarm(World().server())
     with pytest.raises(ImportError, match=r"opencode-trio\[progress\]"):

@@ -12,9 +12,11 @@ from typing import Any
 import attrs
 import pytest
 
-from opencode_trio._eventlog import EventLog
-from opencode_trio._known_secrets import MAX_BYTES, redactor_of
-from opencode_trio._redact import (
+from opencode_trio._cli.result_file import open_results
+from opencode_trio._process.child_setup import MAX_BYTES, prepare_child, redactor_of
+from opencode_trio._process.scratch import make_scratch, remove_scratch
+from opencode_trio._run.event_log import EventLog
+from opencode_trio._turn.redaction import (
     MIN_LENGTH,
     NOTHING_KNOWN,
     Redactor,
@@ -25,9 +27,6 @@ from opencode_trio._redact import (
     secrets_in,
     without_passwords,
 )
-from opencode_trio._result_file import open_results
-from opencode_trio._scratch import make_scratch, remove_scratch
-from opencode_trio._surroundings import prepare_surroundings
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.server import connect_server
@@ -302,7 +301,7 @@ def test_files_and_directories_are_ours_alone(
     (tmp_path / "work").mkdir()
     data = tmp_path / "data"
     cfg = RunConfig(mcp={"m": {"headers": {"Authorization": HIDDEN}}}, untrusted=True)
-    prepare: Callable[..., Any] = prepare_surroundings
+    prepare: Callable[..., Any] = prepare_child
     child = prepare(cfg, tmp_path / "work", isolate_db=False, data_home=data)
     try:
         settings = Path(child.env["OPENCODE_CONFIG_DIR"], "opencode.json")

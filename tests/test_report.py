@@ -17,16 +17,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from opencode_trio._agent_report import AgentReport, Figures, figures_of
-from opencode_trio._budget import Spending
-from opencode_trio._bus_wire import bus_event
-from opencode_trio._history import History
-from opencode_trio._lane import MAX_ROW, Lane
-from opencode_trio._report_page import TIMES
-from opencode_trio._report_text import dollars, seconds
-from opencode_trio._span import Span, SpanKind, coarsen, thin
-from opencode_trio._span_titles import MAX_TITLE, one_line
-from opencode_trio._timeline import WIDTH, lane_svg, tick_step
+from opencode_trio._protocol.v1.stream_events import stream_event
+from opencode_trio._report.figures import AgentReport, Figures, figures_of
+from opencode_trio._report.page import TIMES
+from opencode_trio._report.recorder import MAX_ROW, AgentRecorder, SwarmRecorder
+from opencode_trio._report.spans import MAX_TITLE, Span, SpanKind, coarsen, one_line, thin
+from opencode_trio._report.tables import dollars, seconds
+from opencode_trio._report.timeline_svg import WIDTH, tick_step, timeline_svg
+from opencode_trio._turn.budgets import Spending
 from opencode_trio.errors import OpenCodeTurnError
 from opencode_trio.events import (
     ErrorInfo,
@@ -62,16 +60,16 @@ class Story:
 
     def __init__(self, max_spans: int = 1000) -> None:
         self.now = 0.0
-        self.history = History(lambda: self.now, max_spans=max_spans)
-        self.lane = self.history.add()
+        self.history = SwarmRecorder(lambda: self.now, max_spans=max_spans)
+        self.recorder = self.history.add()
 
     def at(self, now: float, *events: Event) -> None:
         self.now = now
         for event in events:
-            self.lane.take(event)
+            self.recorder.take(event)
 
     def told(self, *kinds: SpanKind) -> list[tuple[SpanKind, str, float, float]]:
-        spans = self.lane.spans()
+        spans = self.recorder.spans()
         return [
             (s.kind, s.title, s.start_s, s.end_s) for s in spans if s.kind in kinds or not kinds
         ]
@@ -103,7 +101,7 @@ def test_a_step_lasts_from_its_message_to_its_finish() -> None:
         session_id="ses_1", message_id="msg_1", role="assistant", cost=0.5, is_complete=True
     )
     story.at(5, asking(), finished(), complete)
-    (span,) = story.lane.spans()
+    (span,) = story.recorder.spans()
     assert span == Span(
         kind="step", title="step: tool-calls", start_s=1, end_s=4, cost_usd=0.5, tokens=100
     )
@@ -128,7 +126,7 @@ def test_a_step_can_fail() -> None:
             session_id="ses_1", message_id="msg_1", role="assistant", is_complete=True, error=error
         ),
     )
-    step, moment = story.lane.spans()
+    step, moment = story.recorder.spans()
     assert (step.title, step.is_failed, step.end_s) == ("step: APIError: overloaded", True, 3)
     assert (moment.kind, moment.start_s, moment.length_s) == ("error", 3, 0)
 
@@ -136,7 +134,7 @@ def test_a_step_can_fail() -> None:
 def test_a_step_whose_beginning_was_not_told_begins_after_what_was_before() -> None:
     story = Story()
     story.now = 2
-    story.lane.stand("running")
+    story.recorder.set_status("running")
     story.at(3, finished())
     story.at(5, finished("msg_2"), asking("msg_user", "ses_9"))
     story.at(6, MessageUpdated(role="user", message_id="msg_3"))
@@ -156,8 +154,8 @@ def test_tools() -> None:
         ("tool", "bash: make: exit 2", 2, 4),
         ("tool", "bash: no such file", 5, 5),
     ]
-    assert [span.is_failed for span in story.lane.spans()] == [False, True, True]
-    assert (story.lane.counts["tool"], story.lane.failures["tool"]) == (3, 2)
+    assert [span.is_failed for span in story.recorder.spans()] == [False, True, True]
+    assert (story.recorder.counts["tool"], story.recorder.failures["tool"]) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +184,7 @@ def test_waits_for_a_human() -> None:
         ("ask", "may it bash? rm *, ls: once", 1, 4),
         ("ask", "Which db?: dismissed", 1, 6),
     ]
-    assert story.lane.seconds["ask"] == 8
+    assert story.recorder.seconds["ask"] == 8
 
 
 def test_waits_for_a_provider() -> None:
@@ -208,7 +206,7 @@ def test_subagents_have_rows_of_their_own() -> None:
     story.at(3, finished("msg_2", "sub_2"), SessionIdle(session_id="sub_1"))
     story.at(4, begun(3), SessionIdle(session_id="sub_2"))
     story.at(5, SessionBusy(session_id="sub_2"))
-    rows = [(s.title, s.row, s.start_s, s.end_s) for s in story.lane.spans() if s.row]
+    rows = [(s.title, s.row, s.start_s, s.end_s) for s in story.recorder.spans() if s.row]
     assert rows == [
         ("1", 1, 1, 3),
         ("2", 2, 1, 4),
@@ -216,32 +214,32 @@ def test_subagents_have_rows_of_their_own() -> None:
         ("3", 1, 4, 5),
         ("2", 2, 5, 5),  # resumed
     ]
-    costs = {span.title: span.cost_usd for span in story.lane.spans() if span.end_s == 4}
+    costs = {span.title: span.cost_usd for span in story.recorder.spans() if span.end_s == 4}
     assert costs == {"2": 0.5}
     story.at(6, *map(begun, range(10, 30)))
-    assert max(span.row for span in story.lane.spans()) == MAX_ROW
+    assert max(span.row for span in story.recorder.spans()) == MAX_ROW
 
 
 def test_a_turn_ends_what_was_not_ended() -> None:
     story = Story()
-    story.lane.stand("running")
+    story.recorder.set_status("running")
     story.at(1, asking(), tool("running"))
     story.at(2)
-    story.lane.settle()
+    story.recorder.settle()
     story.at(3)
     told = [("running", "running", 0, 3), ("step", "step (cut off)", 1, 2)]
     assert story.told("running", "step") == told
-    assert [span.is_open for span in story.lane.spans()] == [True, False, False]
+    assert [span.is_open for span in story.recorder.spans()] == [True, False, False]
 
 
 def test_the_status_is_told_too() -> None:
     story = Story()
     for now, status in enumerate(["waiting", "waiting", "starting", "running", "starting"]):
         story.now = now
-        story.lane.stand(status)
+        story.recorder.set_status(status)
     story.at(5, tool("running"))
     story.now = 6
-    story.lane.stand("failed")
+    story.recorder.set_status("failed")
     story.now = 9
     assert story.told() == [
         ("waiting", "waiting", 0, 2),
@@ -250,16 +248,16 @@ def test_the_status_is_told_too() -> None:
         ("starting", "starting", 4, 6),
         ("tool", "bash (cut off)", 5, 6),
     ]
-    assert story.lane.ended_s == 6
+    assert story.recorder.ended_s == 6
 
 
 def test_a_recorded_turn() -> None:
     """A subagent that asks for permission, as the real opencode tells it."""
     story = Story()
     for number, record in enumerate(records_of("serve-subagent-permission")):
-        if (event := bus_event(record)) is not None:
+        if (event := stream_event(record)) is not None:
             story.at(number, event)
-    spans = story.lane.spans()
+    spans = story.recorder.spans()
     assert not any(span.is_open for span in spans)
     kinds = [(span.kind, span.row) for span in spans]
     assert kinds == [
@@ -272,7 +270,7 @@ def test_a_recorded_turn() -> None:
         ("step", 1),
         ("step", 0),
     ]
-    assert figures_of(story.lane).steps == 4
+    assert figures_of(story.recorder).steps == 4
     assert math.fsum(s.cost_usd for s in spans if s.kind == "step") == pytest.approx(4 * 0.00012)
 
 
@@ -315,11 +313,13 @@ def test_memory_is_bounded() -> None:
         story.at(number + 0.5, tool("completed", f"prt_{number}", title="x" * 1000))
     other.take(tool("running"))
     other.take(tool("completed"))
-    assert len(story.lane) <= 200
+    assert len(story.recorder) <= 200
     assert len(other) == 1
-    assert sum(span.count for span in story.lane.spans()) == story.lane.counts["tool"] == 5000
-    assert story.lane.seconds["tool"] == pytest.approx(2500)
-    assert max(len(span.title) for span in story.lane.spans()) == MAX_TITLE
+    assert (
+        sum(span.count for span in story.recorder.spans()) == story.recorder.counts["tool"] == 5000
+    )
+    assert story.recorder.seconds["tool"] == pytest.approx(2500)
+    assert max(len(span.title) for span in story.recorder.spans()) == MAX_TITLE
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_a_lane_is_drawn_to_scale() -> None:
         Span(kind="error", title="APIError", start_s=40, end_s=40, is_failed=True),
         Span(kind="subagent", title="sub", start_s=20, end_s=30, row=2),
     ]
-    svg = lane_svg(spans, 40, "a lane")
+    svg = timeline_svg(spans, 40, "a lane")
     drawn = {name: (x, width) for name, x, _, width, _ in rects(svg)}
     assert drawn["step"] == (250, 500)
     assert drawn["tool failed"] == (500, 250)
@@ -405,7 +405,7 @@ def test_a_lane_is_drawn_to_scale() -> None:
 def test_tools_side_by_side_do_not_cover_each_other() -> None:
     times = [(0, 10), (2, 4), (3, 9), (5, 6), (20, 30)]
     spans = [Span(kind="tool", start_s=start, end_s=end) for start, end in times]
-    boxes = [box[1:] for box in rects(lane_svg(spans, 30, ""))]
+    boxes = [box[1:] for box in rects(timeline_svg(spans, 30, ""))]
     assert boxes[-1][3] == 3 * boxes[0][3]
     for number, (x, y, width, height) in enumerate(boxes):
         for left, top, _, _ in boxes[number + 1 :]:
@@ -523,9 +523,9 @@ def test_below_the_table_are_the_errors(number: int, whose: str) -> None:
 def test_a_page_of_any_number_of_agents(number: int) -> None:
     html = many(number).html()
     page = parsed(html)
-    lanes = [svg for svg in page.iter(f"{SVG}svg") if svg.attrib.get("role") == "img"]
-    assert len(lanes) == number
-    assert all(len(lane) == 30 for lane in lanes)
+    recorders = [svg for svg in page.iter(f"{SVG}svg") if svg.attrib.get("role") == "img"]
+    assert len(recorders) == number
+    assert all(len(recorder) == 30 for recorder in recorders)
     assert text_of(page.find("head/title")) == f"Swarm of {number} agent{'s' * (number != 1)}"
     failures = by_class(page, "failures")
     assert len(failures) == (1 if number > 2 else 0)
@@ -650,7 +650,7 @@ async def test_agents_that_were_cancelled_or_never_ran(autojump_clock: MockClock
 
 
 def test_a_lane_of_nothing() -> None:
-    lane = Lane(lambda: 0.0, lambda: None)
-    assert lane.spans() == []
-    assert figures_of(lane) == Figures()
-    assert list(lane_svg([], 0, "")) == []
+    recorder = AgentRecorder(lambda: 0.0, lambda: None)
+    assert recorder.spans() == []
+    assert figures_of(recorder) == Figures()
+    assert list(timeline_svg([], 0, "")) == []

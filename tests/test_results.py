@@ -12,17 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencode_trio._bus_wire import bus_event
-from opencode_trio._fold import TurnFold
-from opencode_trio._run_wire import run_event
-from opencode_trio._turn import (
+from opencode_trio._protocol.v1.run_lines import run_event
+from opencode_trio._protocol.v1.stream_events import stream_event
+from opencode_trio._turn.ending import (
     ANSWERED,
     ENDS_OF_A_STEP,
     FAILURES,
     OVER,
     RETURNED,
-    StopReason,
     end_if_nothing_follows,
+)
+from opencode_trio._turn.fold import TurnFold
+from opencode_trio._turn.result import (
+    aggregate_run_result,
+    aggregate_server_result,
+    result_of,
+    run_result_fuzzy_text,
 )
 from opencode_trio.events import (
     ErrorInfo,
@@ -32,14 +37,7 @@ from opencode_trio.events import (
     StepStarted,
     TokenUsage,
 )
-from opencode_trio.results import (
-    RunResult,
-    Teardown,
-    aggregate_run_result,
-    aggregate_server_result,
-    result_of,
-    run_result_fuzzy_text,
-)
+from opencode_trio.results import RunResult, StopReason, Teardown
 from wire import (
     RUN_TRACES,
     SERVE_TRACES,
@@ -654,7 +652,7 @@ def test_the_tables_of_ends() -> None:
 def last_error_of(*records: Record, root: str | None = "ses_1") -> str | None:
     fold = TurnFold(root)
     for record in records:
-        fold.add(bus_event(record))
+        fold.add(stream_event(record))
     return fold.last_error.name if fold.last_error else None
 
 

@@ -13,11 +13,11 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints
 
-from opencode_trio._process import Child
-from opencode_trio._redact import Redactor
-from opencode_trio._run import SETTLE_S, OwnedRun, RunPlan, _StderrReader
-from opencode_trio._run_end import end_of_run, plain
-from opencode_trio._run_wire import parse_event_line
+from opencode_trio._process.child import Child
+from opencode_trio._protocol.v1.run_lines import parse_event_line
+from opencode_trio._run.ending import end_of_run, plain
+from opencode_trio._run.run import SETTLE_S, OwnedRun, RunPlan, _StderrReader
+from opencode_trio._turn.redaction import Redactor
 from opencode_trio.errors import (
     OpenCodeCancelledError,
     OpenCodeConfigError,
@@ -69,7 +69,7 @@ class FakeChild:
     def exit_code(self) -> int | None:
         return self._exit_code if trio.current_time() >= self._exits_at else None
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.times_let_go += 1
         now = trio.current_time()
         self._pipe = deque((time, chunk) for time, chunk in self._pipe if time <= now)
@@ -773,7 +773,7 @@ async def test_a_run_that_was_left_has_a_final_result(autojump_clock, output, st
 
 
 async def test_end_of_run_without_events():
-    from opencode_trio._fold import TurnFold  # noqa: PLC0415
+    from opencode_trio._turn.fold import TurnFold  # noqa: PLC0415
 
     assert end_of_run(TurnFold(), None) == "incomplete"
     assert end_of_run(TurnFold(), 0) == "incomplete"

@@ -27,7 +27,7 @@ from opencode_trio import (
     TokenUsage,
     ToolPart,
 )
-from opencode_trio._turn import StopReason
+from opencode_trio.results import StopReason
 from opencode_trio.testing import (
     Cut,
     HttpError,
@@ -41,7 +41,7 @@ from opencode_trio.testing import (
     Usage,
     open_scripted_model,
 )
-from opencode_trio.testing._processes import processes
+from opencode_trio.testing._leaks import processes
 
 # The timeouts allow for a machine that is busy with something else: alone a tenth will do.
 pytestmark = [pytest.mark.opencode, pytest.mark.timeout(600)]

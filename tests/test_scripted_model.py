@@ -43,9 +43,8 @@ from opencode_trio.testing import (
 )
 from opencode_trio.testing._asgi import ScriptedApp
 from opencode_trio.testing._chunks import Envelope, completion, pieces, stream_steps
-from opencode_trio.testing._ledger import Ledger
-from opencode_trio.testing._replies import as_reply
-from opencode_trio.testing._script import compile_script
+from opencode_trio.testing._requests import Ledger
+from opencode_trio.testing._script import as_reply, compile_script
 from opencode_trio.testing._usage import wire_usage
 
 # ---- the vocabulary: values and pure functions ----------------------------------------------
@@ -617,7 +616,7 @@ async def test_a_bad_script_is_refused_before_anything_is_served(script: Any) ->
 
 async def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hypercorn.config", None)
-    monkeypatch.delitem(sys.modules, "opencode_trio.testing._serve", raising=False)
+    monkeypatch.delitem(sys.modules, "opencode_trio.testing._web_server", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'opencode-trio\[testing\]'"):
         async with open_scripted_model("ok"):
             pytest.fail("the block must not be entered")

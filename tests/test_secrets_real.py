@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from opencode_trio import AsyncOpenCodeClient, OpenCodeError, RunConfig, open_swarm
-from opencode_trio._redact import password_forms
+from opencode_trio._turn.redaction import password_forms
 from opencode_trio.testing import (
     HttpError,
     Reply,

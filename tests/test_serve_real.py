@@ -19,7 +19,8 @@ import httpx
 import pytest
 import trio
 
-from opencode_trio import AsyncOpenCodeClient, OpenCodeSession, _serve
+from opencode_trio import AsyncOpenCodeClient, OpenCodeSession
+from opencode_trio._server import start as _serve
 from opencode_trio.asks import PermissionAnswer, Reject
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
@@ -575,7 +576,7 @@ async def test_a_broken_way_to_the_server(
             assert through.statistics().reconnections == 3
             assert (await exact(session, "long", lose_answer)).final_text == "one two"
 
-        monkeypatch.setattr("opencode_trio._bus.SILENCE_S", 1.0)
+        monkeypatch.setattr("opencode_trio._server.event_stream.SILENCE_S", 1.0)
         async with (
             connect_server(proxy.url, password=password, workspace=workspace) as through,
             through.open_session(run_cfg=remote(model), on_permission=lambda _: "once") as session,

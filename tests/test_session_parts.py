@@ -10,28 +10,25 @@ import attrs
 import pytest
 
 import fake_server as fake
-from opencode_trio._bus_wire import bus_event
-from opencode_trio._deltas import DeltaSorter
-from opencode_trio._endpoints import Call
-from opencode_trio._fold import TurnFold
-from opencode_trio._guard import MAX_STEPS
 from opencode_trio._json import Json
-from opencode_trio._live import LiveTurn
-from opencode_trio._options import turn_settings
-from opencode_trio._reconcile import messages_of_turn, messages_since, settle
-from opencode_trio._rules import SessionRules, check_taken, rule, rules_to_answer, session_rules
-from opencode_trio._scopes import check_scope
-from opencode_trio._stored import newest_messages
-from opencode_trio._tree import SessionTree
-from opencode_trio._tree_guard import Limits, TreeGuard
-from opencode_trio.asks import (
-    PermissionRequest,
-    QuestionRequest,
-    Reject,
-    checked_answers,
-    refusal,
-    reply,
+from opencode_trio._protocol.calls import Call
+from opencode_trio._protocol.v1.messages import messages_of_turn, messages_since
+from opencode_trio._protocol.v1.stream_events import stream_event
+from opencode_trio._session.pending_asks import checked_answers, refusal, reply
+from opencode_trio._session.permission_rules import (
+    SessionRules,
+    check_taken,
+    rule,
+    rules_to_answer,
+    session_rules,
 )
+from opencode_trio._session.remote_turn import newest_messages
+from opencode_trio._session.settings import check_scope, turn_settings
+from opencode_trio._turn.fold import TurnFold, settle
+from opencode_trio._turn.guards import MAX_STEPS, TurnGuard, TurnLimits
+from opencode_trio._turn.session_tree import SessionTree
+from opencode_trio._turn.state import DeltaSorter, TurnState
+from opencode_trio.asks import PermissionRequest, QuestionRequest, Reject
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeLimitError, OpenCodeServerError
 from opencode_trio.events import (
@@ -139,7 +136,7 @@ def test_options_lie_over_the_sessions_settings():
         session, None, {"model": "p/turn", "run_cfg": RunConfig(agent="build"), "max_cost_usd": 1}
     )
     assert (settings.cfg.model, settings.cfg.agent) == ("p/turn", "build")
-    assert settings.limits == Limits(max_steps=9, max_cost_usd=1)
+    assert settings.limits == TurnLimits(max_steps=9, max_cost_usd=1)
     assert turn_settings(RunConfig(), None, {}).limits.max_steps == MAX_STEPS
     with pytest.raises(TypeError, match="modle"):
         turn_settings(session, None, {"modle": "x"})
@@ -244,8 +241,8 @@ def test_deltas_are_told_apart_and_wait_for_their_part():
 # --- guards ----------------------------------------------------------------------------------
 
 
-def run_guard(limits: Limits, *events: Event, cost: float = 0.0) -> str | None:
-    guard = TreeGuard(limits)
+def run_guard(limits: TurnLimits, *events: Event, cost: float = 0.0) -> str | None:
+    guard = TurnGuard(limits)
     try:
         for item in events:
             guard.check(item, cost_usd=lambda: cost, now_s=1000.0)
@@ -259,20 +256,22 @@ def test_guards():
     calls = StepFinished(session_id="a", reason="tool-calls")
     broken = StepFinished(session_id="a", reason="unknown")
     elsewhere = attrs.evolve(broken, session_id="b")
-    assert run_guard(Limits(max_steps=2), step, calls, step, done) is None
-    assert run_guard(Limits(max_steps=1), step, calls) == "max_steps"
-    assert run_guard(Limits(max_steps=1), step, attrs.evolve(step, session_id="b")) == "max_steps"
-    assert run_guard(Limits(), broken, broken, elsewhere, elsewhere) is None
-    assert run_guard(Limits(), broken, elsewhere, broken, broken) == "unknown_finishes"
-    assert run_guard(Limits(max_cost_usd=1), step, done, cost=1) is None
-    assert run_guard(Limits(max_cost_usd=1), step, calls, cost=1) == "max_cost_usd"
-    assert run_guard(Limits(max_cost_usd=1), MessageUpdated(is_complete=True), cost=2)
-    assert run_guard(Limits(), SessionRetrying(next_at_s=1010)) is None
-    assert run_guard(Limits(), SessionRetrying(next_at_s=90_000)) == "max_retry_wait_s"
+    assert run_guard(TurnLimits(max_steps=2), step, calls, step, done) is None
+    assert run_guard(TurnLimits(max_steps=1), step, calls) == "max_steps"
+    assert (
+        run_guard(TurnLimits(max_steps=1), step, attrs.evolve(step, session_id="b")) == "max_steps"
+    )
+    assert run_guard(TurnLimits(), broken, broken, elsewhere, elsewhere) is None
+    assert run_guard(TurnLimits(), broken, elsewhere, broken, broken) == "unknown_finishes"
+    assert run_guard(TurnLimits(max_cost_usd=1), step, done, cost=1) is None
+    assert run_guard(TurnLimits(max_cost_usd=1), step, calls, cost=1) == "max_cost_usd"
+    assert run_guard(TurnLimits(max_cost_usd=1), MessageUpdated(is_complete=True), cost=2)
+    assert run_guard(TurnLimits(), SessionRetrying(next_at_s=1010)) is None
+    assert run_guard(TurnLimits(), SessionRetrying(next_at_s=90_000)) == "max_retry_wait_s"
     told_twice = [attrs.evolve(step, part_id="prt_1"), attrs.evolve(broken, part_id="prt_2")]
-    assert run_guard(Limits(max_steps=2), *told_twice, *told_twice, *told_twice) is None
-    assert run_guard(Limits(max_steps=2), *told_twice, step, step) == "max_steps"
-    assert run_guard(Limits(max_retry_wait_s=None), SessionRetrying(next_at_s=90_000)) is None
+    assert run_guard(TurnLimits(max_steps=2), *told_twice, *told_twice, *told_twice) is None
+    assert run_guard(TurnLimits(max_steps=2), *told_twice, step, step) == "max_steps"
+    assert run_guard(TurnLimits(max_retry_wait_s=None), SessionRetrying(next_at_s=90_000)) is None
 
 
 # --- what is of a turn -----------------------------------------------------------------------
@@ -281,19 +280,19 @@ OLD, MINE, NEW = "msg_100000000000aa", "msg_200000000000aa", "msg_300000000000aa
 
 
 def test_late_words_of_an_old_turn_are_not_heard():
-    live = LiveTurn("ses_1", MINE, TreeGuard(Limits()))
+    live = TurnState("ses_1", MINE, TurnGuard(TurnLimits()))
     late = [
         fake.status("ses_1", "idle"),
         fake.event("session.error", sessionID="ses_1", error={"name": "MessageAbortedError"}),
         fake.assistant_message("ses_1", fake.assistant("ses_1", OLD, OLD)),
     ]
-    assert [e for record in late for e in live.take(bus_event(record), 0)] == []
+    assert [e for record in late for e in live.take(stream_event(record), 0)] == []
     assert live.fold.stop_reason is None
     assert [error.name for error in live.errors] == ["MessageAbortedError"]
-    live.take(bus_event(fake.user_message("ses_1", MINE)), 0)
-    assert live.take(bus_event(late[2]), 0) == []
-    assert live.take(bus_event(late[0]), 0) != []
-    live.take(bus_event(fake.assistant_message("ses_1", fake.assistant("ses_1", NEW, MINE))), 0)
+    live.take(stream_event(fake.user_message("ses_1", MINE)), 0)
+    assert live.take(stream_event(late[2]), 0) == []
+    assert live.take(stream_event(late[0]), 0) != []
+    live.take(stream_event(fake.assistant_message("ses_1", fake.assistant("ses_1", NEW, MINE))), 0)
     assert (live.answers, live.complete) == ({NEW}, {NEW})
     assert live.fold.total_cost == 0.5
 
@@ -342,15 +341,15 @@ def test_a_recorded_turn_folds_alike_from_its_stream_and_from_its_messages():
     records = [record for record in map(json.loads, lines) if "payload" in record]
     prompts = [
         e
-        for e in map(bus_event, records)
+        for e in map(stream_event, records)
         if isinstance(e, MessageUpdated) and e.role == "user" and e.session_id
     ]
     root, message = prompts[0].session_id, prompts[0].message_id
     assert root is not None
     assert message is not None
-    live = LiveTurn(root, message, TreeGuard(Limits()))
+    live = TurnState(root, message, TurnGuard(TurnLimits()))
     for record in records:
-        live.take(bus_event(record), 0)
+        live.take(stream_event(record), 0)
     messages: dict[str, Json] = {}
     parts: dict[str, dict[str, Json]] = {}
     for record in records:

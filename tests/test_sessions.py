@@ -13,10 +13,10 @@ import trio
 import trio.testing
 
 from fake_agent import ROOT, Agent, hear_heartbeats, talking
-from opencode_trio._endpoints import Call, anything
-from opencode_trio._http import open_api
 from opencode_trio._json import Json
-from opencode_trio._link import Link
+from opencode_trio._protocol.calls import Call, anything
+from opencode_trio._server.connection import Connection
+from opencode_trio._server.http import open_api
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (
     OpenCodeCancelledError,
@@ -78,9 +78,9 @@ async def test_rules_of_a_turn_are_not_found_by_who_opens_the_session_again(
     autojump_clock: trio.testing.MockClock,
 ):
     agent = Agent()
-    async with talking(agent) as (session, link):
+    async with talking(agent) as (session, connection):
         stored = keep_rules(agent)
-        server = OpenCodeServer(link, workspace="/w", version="1.18.33")
+        server = OpenCodeServer(connection, workspace="/w", version="1.18.33")
         async with server.open_session(session_id=ROOT) as again:
             agent.finish()
             await again.send("x", run_cfg=ANYTHING)
@@ -98,10 +98,10 @@ async def test_a_session_in_a_directory_that_opencode_misreads_is_not_resumed(
     autojump_clock: trio.testing.MockClock,
 ):
     agent = Agent()
-    async with talking(agent, ours=False) as (_, link):
+    async with talking(agent, ours=False) as (_, connection):
         record = {"id": "ses_2", "directory": "/ci/feature%2Fx"}
         agent.server.routes["GET /session/(\\w+)"] = lambda call, name: record
-        server = OpenCodeServer(link, workspace="/w", version="1.18.33")
+        server = OpenCodeServer(connection, workspace="/w", version="1.18.33")
         with pytest.raises(OpenCodeConfigError, match="would work in '/ci/feature/x'"):
             async with server.open_session(session_id="ses_2"):
                 pytest.fail("opened")
@@ -236,18 +236,18 @@ async def test_what_was_not_answered_in_time_is_not_tried_for_minutes(
         await trio.sleep(60)
         raise OpenCodeServerError("no answer")
 
-    async with talking(agent) as (_, link), trio.open_nursery() as nursery:
+    async with talking(agent) as (_, connection), trio.open_nursery() as nursery:
         nursery.start_soon(hear_heartbeats, agent, 100)
         agent.server.routes["GET /x"] = slowly
         start = trio.current_time()
         with pytest.raises(OpenCodeServerError):
-            await server_of(link).request("GET", "/x")
+            await server_of(connection).request("GET", "/x")
         assert trio.current_time() - start < 61
         nursery.cancel_scope.cancel()
 
 
-def server_of(link: Link) -> OpenCodeServer:
-    return OpenCodeServer(link, workspace="/w", version="1.18.33")
+def server_of(connection: Connection) -> OpenCodeServer:
+    return OpenCodeServer(connection, workspace="/w", version="1.18.33")
 
 
 async def test_nothing_is_left_of_a_session_that_could_not_be_prepared(
@@ -258,17 +258,17 @@ async def test_nothing_is_left_of_a_session_that_could_not_be_prepared(
     def fails(call: Any, *names: str) -> Json:
         raise OpenCodeServerError("500", status_code=500)
 
-    async with talking(agent) as (_, link):
+    async with talking(agent) as (_, connection):
         agent.server.routes |= {
             "POST /session": lambda call: {"id": "ses_new", "directory": "/w", "permission": []},
             r"DELETE /session/(\w+)": lambda call, session: True,
         }
         with pytest.raises(OpenCodeServerError, match="permission"):
-            async with server_of(link).open_session("/", run_cfg=ANYTHING):
+            async with server_of(connection).open_session("/", run_cfg=ANYTHING):
                 pass
         agent.server.routes[r"POST /session/(\w+)/message"] = fails
         with pytest.raises(OpenCodeServerError):
-            await server_of(link).warm("/")
+            await server_of(connection).warm("/")
         assert len(agent.server.called(r"DELETE /session/ses_new")) == 2
 
 

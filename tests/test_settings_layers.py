@@ -11,12 +11,11 @@ import attrs
 import pytest
 
 from fake_server import FakeServer
-from opencode_trio._background import open_background
-from opencode_trio._link import Link
-from opencode_trio._options import turn_settings
-from opencode_trio._scopes import OF_A_TURN
-from opencode_trio._task import AgentTask, settings_of
-from opencode_trio._task_file import read_run_config, read_tasks
+from opencode_trio._cli.task_file import read_run_config, read_tasks
+from opencode_trio._server.connection import Connection
+from opencode_trio._session.settings import OF_A_TURN, turn_settings
+from opencode_trio._swarm.task import AgentTask, settings_of
+from opencode_trio._tasks import open_background
 from opencode_trio.config import RunConfig, layered, setting_names
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.server import OpenCodeServer
@@ -72,7 +71,7 @@ async def server_to_session(outer: RunConfig, inner: RunConfig, folder: Path) ->
         **(call.body or {}),
     }
     async with open_background() as tasks:
-        link = Link(fake, url="fake", tasks=tasks, cfg=outer)
+        link = Connection(fake, url="fake", tasks=tasks, cfg=outer)
         server = OpenCodeServer(link, workspace=str(folder), version="1.18.33")
         async with server.open_session(run_cfg=inner) as session:
             return session._plan.cfg
@@ -181,7 +180,7 @@ async def test_a_session_repeats_the_denials_of_its_server(tmp_path: Path) -> No
     fake.routes["POST /session"] = lambda call: {"id": "ses_1", "directory": "/w", **call.body}
     async with open_background() as tasks:
         cfg = RunConfig(permission={"bash": "deny"})
-        link = Link(fake, url="fake", tasks=tasks, cfg=cfg)
+        link = Connection(fake, url="fake", tasks=tasks, cfg=cfg)
         server = OpenCodeServer(link, workspace=str(tmp_path), version="1.18.33")
         async with server.open_session(run_cfg=RunConfig(permission="allow")):
             pass

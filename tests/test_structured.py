@@ -13,9 +13,8 @@ import pytest
 import trio
 
 from opencode_trio._json import Json
-from opencode_trio._schema import schema_of
-from opencode_trio._structured import WrongAnswerError, output_of
-from opencode_trio._task import AgentTask
+from opencode_trio._session.structured import WrongAnswerError, output_of, schema_of
+from opencode_trio._swarm.task import AgentTask
 from opencode_trio.client import AsyncOpenCodeClient
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.swarm import open_swarm

@@ -11,12 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import opencode_trio._pool as pool_module
-from opencode_trio._agent import Agent
-from opencode_trio._budget import Spending, limit_spending
-from opencode_trio._runner import RESTARTS
-from opencode_trio._task import AgentTask
-from opencode_trio._updates import SwarmSnapshot
+from opencode_trio._swarm import server_pool as pool_module
+from opencode_trio._swarm.agent import Agent
+from opencode_trio._swarm.runner import RESTARTS
+from opencode_trio._swarm.snapshots import SwarmSnapshot
+from opencode_trio._swarm.task import AgentTask
+from opencode_trio._turn.budgets import Spending, limit_spending
 from opencode_trio.asks import Reject
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import (

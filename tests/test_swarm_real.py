@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from opencode_trio._task import AgentTask
+from opencode_trio._swarm.task import AgentTask
 from opencode_trio.asks import PermissionAnswer, PermissionRequest
 from opencode_trio.client import AsyncOpenCodeClient
 from opencode_trio.config import RunConfig

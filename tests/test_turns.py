@@ -20,8 +20,8 @@ from fake_agent import (
     settled,
     talking,
 )
-from opencode_trio._ask_desk import Handlers
 from opencode_trio._json import Json
+from opencode_trio._session.pending_asks import AskHandlers
 from opencode_trio.asks import PermissionAnswer
 from opencode_trio.errors import (
     OpenCodeCancelledError,
@@ -395,7 +395,7 @@ async def test_a_turn_whose_messages_sort_before_its_prompt(
     """As after a clock was set back: parents tell what belongs to the turn, not ids."""
     agent = Agent(ids_begin_with="msg_0")
     asked: list[Any] = []
-    async with talking(agent, Handlers(allow_and_note(asked))) as (session, _):
+    async with talking(agent, AskHandlers(allow_and_note(asked))) as (session, _):
         kid = fake.assistant("ses_kid", "msg_0kid", "msg_0k")
         agent.server.routes |= {
             r"GET /session/ses_kid/message": lambda call: [{"info": kid, "parts": []}],
@@ -474,7 +474,7 @@ async def test_a_handler_holds_up_nobody_and_is_cancelled_when_others_answer(
         story.append("answered")
         return "once"
 
-    async with talking(agent, Handlers(human)) as (session, _):
+    async with talking(agent, AskHandlers(human)) as (session, _):
         start = trio.current_time()
         async with session.stream("x") as turn:
             await settled()
@@ -511,7 +511,7 @@ async def test_a_handler_that_crashes_fails_the_turn_bare(autojump_clock: trio.t
     def human(request: Any) -> Any:
         raise LookupError("mine")
 
-    async with talking(agent, Handlers(human)) as (session, _):
+    async with talking(agent, AskHandlers(human)) as (session, _):
         with pytest.raises(LookupError, match="mine"):
             async with session.stream("x"):
                 await settled()
@@ -529,7 +529,7 @@ async def test_a_turn_cannot_wait_for_itself(autojump_clock: trio.testing.MockCl
     async def human(request: Any) -> Any:
         await session.send("from the handler")
 
-    async with talking(agent, Handlers(human)) as (session, _):
+    async with talking(agent, AskHandlers(human)) as (session, _):
         async with session.stream("x"):
             with pytest.raises(OpenCodeConfigError, match="wait for itself"):
                 await session.send("from within")
@@ -549,7 +549,7 @@ async def test_silence_is_an_error_unless_somebody_is_waited_for(
         await trio.sleep(300)
         return "once"
 
-    async with talking(agent, Handlers(human)) as (session, _):
+    async with talking(agent, AskHandlers(human)) as (session, _):
         start = trio.current_time()
         with pytest.raises(OpenCodeLimitError) as failed:
             await session.send("x", fail_if_silent=20)
@@ -642,7 +642,7 @@ async def test_a_lost_answer_is_looked_up(
 
 async def test_a_server_that_ends_fails_its_turns_at_once(autojump_clock: trio.testing.MockClock):
     agent = Agent()
-    async with talking(agent) as (session, link):
+    async with talking(agent) as (session, connection):
         with pytest.raises(OpenCodeServerError, match="killed") as failed:
             async with session.stream("x") as turn:
                 await settled()
@@ -651,7 +651,7 @@ async def test_a_server_that_ends_fails_its_turns_at_once(autojump_clock: trio.t
                 )
                 await settled()
                 started = trio.current_time()
-                link.fail(OpenCodeServerError("killed", stderr="tail"))
+                connection.fail(OpenCodeServerError("killed", stderr="tail"))
                 async for event in turn:
                     assert not isinstance(event, SessionIdle)
         assert trio.current_time() - started < 1
@@ -666,7 +666,7 @@ async def test_an_unknown_subagent_that_asks_is_looked_up(
     agent = Agent()
     asked: list[Any] = []
     family = {"ses_c": "ses_b", "ses_b": ROOT, "ses_x": ""}
-    async with talking(agent, Handlers(allow_and_note(asked))) as (
+    async with talking(agent, AskHandlers(allow_and_note(asked))) as (
         session,
         _,
     ):

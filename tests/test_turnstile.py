@@ -6,21 +6,21 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from opencode_trio._turnstile import Ticket, Turnstile
+from opencode_trio._swarm.limiter import FairLimiter, QueuePlace
 from opencode_trio.errors import OpenCodeConfigError
 
 
-def granted(tickets: list[Ticket]) -> str:
+def granted(tickets: list[QueuePlace]) -> str:
     return "".join("x" if ticket.granted.is_set() else "." for ticket in tickets)
 
 
-async def leave(turnstile: Turnstile, ticket: Ticket) -> None:
+async def leave(turnstile: FairLimiter, ticket: QueuePlace) -> None:
     async with turnstile.passed(ticket):
         pass
 
 
 async def test_first_come_first_served(autojump_clock: MockClock) -> None:
-    turnstile = Turnstile(2, {})
+    turnstile = FairLimiter(2, {})
     tickets = [turnstile.queue() for _ in range(5)]
     assert granted(tickets) == "xx..."
     await leave(turnstile, tickets[1])
@@ -33,7 +33,7 @@ async def test_first_come_first_served(autojump_clock: MockClock) -> None:
 
 
 async def test_who_waits_for_its_kind_takes_nobodys_place() -> None:
-    turnstile = Turnstile(3, {"slow": 1})
+    turnstile = FairLimiter(3, {"slow": 1})
     tickets = [turnstile.queue(kind) for kind in ("slow", "slow", "fast", "fast", "fast")]
     assert granted(tickets) == "x.xx."
     await leave(turnstile, tickets[2])
@@ -43,7 +43,7 @@ async def test_who_waits_for_its_kind_takes_nobodys_place() -> None:
 
 
 async def test_a_place_is_given_back_when_cancelled_inside() -> None:
-    turnstile = Turnstile(1, {})
+    turnstile = FairLimiter(1, {})
     first, second = turnstile.queue(), turnstile.queue()
     with trio.CancelScope() as scope:
         async with turnstile.passed(first):
@@ -54,6 +54,6 @@ async def test_a_place_is_given_back_when_cancelled_inside() -> None:
 
 def test_a_limit_lets_somebody_in() -> None:
     with pytest.raises(OpenCodeConfigError, match="limit: expected at least 1"):
-        Turnstile(0, {})
+        FairLimiter(0, {})
     with pytest.raises(OpenCodeConfigError, match="anthropic: expected at least 1"):
-        Turnstile(1, {"anthropic": 0})
+        FairLimiter(1, {"anthropic": 0})

@@ -17,9 +17,14 @@ import trio
 
 from hostile import Hostile
 from opencode_trio import AsyncOpenCodeClient, OpenCodeVersionError, build_env, open_swarm
-from opencode_trio._binary import check_release
-from opencode_trio._project_files import MAX_CONFIG_BYTES, check_project
-from opencode_trio._untrusted import LOCKS, SINCE, asks_of, git_environment
+from opencode_trio._checks import LOCKS, SINCE
+from opencode_trio._process.binary import check_release
+from opencode_trio._process.untrusted_workspace import (
+    MAX_CONFIG_BYTES,
+    asks_of,
+    check_project,
+    git_environment,
+)
 from opencode_trio.config import RunConfig
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.testing import (

@@ -31,7 +31,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="subreapers are Linux's")
 
-PROGRAM = Path(__file__).parent.parent / "opencode_trio" / "_warden.py"
+PROGRAM = Path(__file__).parent.parent / "opencode_trio" / "_process" / "warden.py"
 BOUND_S = 10.0  # for anything that should happen at once, on a busy machine
 NOBODY = 65534
 

@@ -15,10 +15,10 @@ import attrs
 import pytest
 
 from opencode_trio import events
-from opencode_trio._bus_wire import BUS_EVENTS, bus_event, message_events
-from opencode_trio._fold import TurnFold
-from opencode_trio._run_wire import RUN_EVENTS, parse_event_line, run_event
-from opencode_trio._turn import StopReason
+from opencode_trio._protocol.v1.run_lines import RUN_EVENTS, parse_event_line, run_event
+from opencode_trio._protocol.v1.stream_events import STREAM_EVENTS, message_events, stream_event
+from opencode_trio._turn.fold import TurnFold
+from opencode_trio._turn.result import result_of, run_result_fuzzy_text
 from opencode_trio.events import (
     Diagnostic,
     ErrorInfo,
@@ -53,7 +53,7 @@ from opencode_trio.events import (
     ToolPart,
     UnknownEvent,
 )
-from opencode_trio.results import result_of, run_result_fuzzy_text
+from opencode_trio.results import StopReason
 from wire import RUN_TRACES, SERVE_TRACES, TRACES, answers_of, records_of
 
 Record = dict[str, Any]
@@ -234,18 +234,18 @@ def test_a_part_is_the_same_event_in_both_dialects(part: Record, event: Event) -
     payload = {"type": "message.part.updated", "properties": {"part": part}}
     wrapped = {"directory": "/srv", "payload": payload}
     stored = {"info": {"id": "msg_1"}, "parts": [part]}
-    assert run_event(printed) == bus_event(payload) == bus_event(wrapped) == event
+    assert run_event(printed) == stream_event(payload) == stream_event(wrapped) == event
     assert message_events(stored)[0] == event
     assert run_event(printed).raw is printed
-    assert bus_event(payload).raw is payload
-    assert bus_event(wrapped).raw is wrapped
+    assert stream_event(payload).raw is payload
+    assert stream_event(wrapped).raw is wrapped
     assert message_events(stored)[0].raw is stored
 
 
 @pytest.mark.parametrize("kind", ["file", "patch", "snapshot", "compaction", "brand-new", ""])
 def test_a_part_of_another_kind_is_kept(kind: Any) -> None:
     record = {"type": "message.part.updated", "properties": {"part": {**IDS, "type": kind}}}
-    event = bus_event(record)
+    event = stream_event(record)
     assert event == OtherPart(**OF_PART, part_type=kind)
     assert event.raw is record
 
@@ -524,18 +524,18 @@ def test_bus_records(kind: Any, properties: Record, event: Event) -> None:
     bare = {"id": "evt_1", "type": kind, "properties": properties}
     wrapped = {"directory": "/srv", "payload": bare}
     for record in (bare, wrapped):
-        found = bus_event(record)
+        found = stream_event(record)
         assert found == event
         assert found.raw is record
 
 
 @pytest.mark.parametrize("record", [{}, {"payload": {}}, {"payload": 3}, {"type": ["x"]}])
 def test_a_bus_record_of_no_type(record: Record) -> None:
-    assert bus_event(record) == UnknownEvent()
+    assert stream_event(record) == UnknownEvent()
 
 
 def test_the_tables_have_every_type() -> None:
-    assert {kind for kind, _, _ in BUS} | {"message.part.updated"} >= set(BUS_EVENTS)
+    assert {kind for kind, _, _ in BUS} | {"message.part.updated"} >= set(STREAM_EVENTS)
     assert set(RUN_TYPES.values()) <= set(RUN_EVENTS)
 
 
@@ -641,7 +641,7 @@ LEFT_UNKNOWN = {
 
 @pytest.mark.parametrize("name", TRACES)
 def test_what_was_recorded_is_known(name: str) -> None:
-    translate = run_event if name in RUN_TRACES else bus_event
+    translate = run_event if name in RUN_TRACES else stream_event
     for record in records_of(name):
         event = translate(record)
         assert event.raw is record
@@ -768,7 +768,7 @@ def test_nothing_that_is_printed_raises(seed: int) -> None:
         folds = [TurnFold(), TurnFold(), TurnFold("ses_1")]
         for line in lines[start : start + 100]:
             record = parse_event_line(line)
-            for fold, event in zip(folds, (run_event(record), bus_event(record)), strict=False):
+            for fold, event in zip(folds, (run_event(record), stream_event(record)), strict=False):
                 assert event.raw is record
                 well_typed(event)
                 fold.add(event)

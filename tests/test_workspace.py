@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fake_server import FakeServer
-from opencode_trio._background import open_background
-from opencode_trio._link import Link
-from opencode_trio._workspace import checked_workspace
+from opencode_trio._checks import checked_workspace
+from opencode_trio._server.connection import Connection
+from opencode_trio._tasks import open_background
 from opencode_trio.client import AsyncOpenCodeClient
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.server import OpenCodeServer
@@ -54,7 +54,7 @@ async def test_every_way_in_refuses_such_a_name(tmp_path: Path) -> None:
         async with open_swarm(client, workspace=workspace):
             pass
     async with open_background() as tasks:
-        link = Link(FakeServer(), url="fake", tasks=tasks)  # of somebody else
+        link = Connection(FakeServer(), url="fake", tasks=tasks)  # of somebody else
         server = OpenCodeServer(link, workspace=None, version="1.18.33")
         with pytest.raises(OpenCodeConfigError, match="is decoded by opencode"):
             async with server.open_session("/srv/feature%2Fx"):

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import trio
 
-from opencode_trio import _worktree
-from opencode_trio._worktree import open_worktree
+from opencode_trio._swarm import worktrees as _worktree
+from opencode_trio._swarm.worktrees import open_worktree
 from opencode_trio.errors import OpenCodeConfigError
 from opencode_trio.swarm import open_swarm
 from swarming import World
@@ -183,7 +183,7 @@ async def test_records_that_another_git_is_just_writing(repository: Path) -> Non
 HOST = """
 import os, shutil, signal, subprocess, sys, time, trio
 from pathlib import Path
-from opencode_trio._worktree import open_worktree
+from opencode_trio._swarm.worktrees import open_worktree
 
 async def main(repository, act):
     async with open_worktree(repository, print) as tree:
@@ -281,10 +281,10 @@ async def test_work_of_a_killed_program_stays_and_is_told(
 WARDED_HOST = """
 import os, sys, trio
 from pathlib import Path
-from opencode_trio._keeper import Graces
-from opencode_trio._process import open_child
-from opencode_trio._scratch import make_scratch
-from opencode_trio._worktree import open_worktree
+from opencode_trio._process.supervisor import Graces
+from opencode_trio._process.child import open_child
+from opencode_trio._process.scratch import make_scratch
+from opencode_trio._swarm.worktrees import open_worktree
 
 async def main(repository, cwd):
     how = {"scratch": make_scratch(), "graces": Graces(term_s=0.1, kill_s=0.1)}

@@ -55,7 +55,7 @@ from opencode_trio.testing import ModelRequest, Reply, ScriptedModel, ToolCall, 
 
 @attrs.frozen
 class Review:
-    verdict: Literal["good", "bad"]
+    error_of_end: Literal["good", "bad"]
     score: int
 
 
@@ -300,7 +300,7 @@ async def agents(swarm: Swarm) -> None:
 
     review = swarm.start_soon("prompt", output=Review)
     assert_type(review, Agent[RunResult[Review]])
-    assert_type((await review.result()).structured.verdict, Literal["good", "bad"])
+    assert_type((await review.result()).structured.error_of_end, Literal["good", "bad"])
 
     number = swarm.start_soon(count, timeout_s=60)
     assert_type(number, Agent[int])

@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from opencode_trio._run_wire import parse_event_line
-from opencode_trio.results import RunResult, aggregate_run_result, aggregate_server_result
+from opencode_trio._protocol.v1.run_lines import parse_event_line
+from opencode_trio._turn.result import aggregate_run_result, aggregate_server_result
+from opencode_trio.results import RunResult
 
 FOLDER = Path(__file__).parent / "traces"
 TRACES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))

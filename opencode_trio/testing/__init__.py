@@ -16,9 +16,10 @@ Example::
 # clients; `_serve` is the web server; `_model` is the door, and `_run_config` the one for programs
 # that a real model can use, too.
 
-from ._leaks import LeakCheck, assert_no_leaks
-from ._model import ScriptedModel, open_scripted_model
-from ._replies import (
+from opencode_trio.testing._leaks import LeakCheck, assert_no_leaks
+from opencode_trio.testing._model import ScriptedModel, open_run_config, open_scripted_model
+from opencode_trio.testing._requests import ModelRequest
+from opencode_trio.testing._script import (
     Action,
     Cut,
     Delay,
@@ -30,14 +31,14 @@ from ._replies import (
     Reasoning,
     Reply,
     ReplyLike,
+    Script,
+    ScriptExhaustedError,
+    ScriptFunction,
     Stall,
     Text,
     ToolCall,
 )
-from ._requests import ModelRequest
-from ._run_config import open_run_config
-from ._script import Script, ScriptExhaustedError, ScriptFunction
-from ._usage import Prices, Usage
+from opencode_trio.testing._usage import Prices, Usage
 
 __all__ = [
     "Action",

@@ -11,12 +11,24 @@ import attrs
 import trio
 
 from opencode_trio._json import is_object
-
-from ._chunks import Envelope, Reported, Step, completion, error_body, stream_steps
-from ._ledger import Ledger
-from ._replies import Cut, Delay, Disconnect, HttpError, Reply, Stall
-from ._requests import ModelRequest
-from ._script import ScriptExhaustedError
+from opencode_trio.testing._chunks import (
+    Envelope,
+    Reported,
+    Step,
+    completion,
+    error_body,
+    stream_steps,
+)
+from opencode_trio.testing._requests import Ledger, ModelRequest
+from opencode_trio.testing._script import (
+    Cut,
+    Delay,
+    Disconnect,
+    HttpError,
+    Reply,
+    ScriptExhaustedError,
+    Stall,
+)
 
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]

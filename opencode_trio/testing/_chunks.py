@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from ._replies import (
+from opencode_trio.testing._script import (
     Cut,
     Delay,
     Disconnect,
@@ -27,7 +27,7 @@ from ._replies import (
     Text,
     ToolCall,
 )
-from ._usage import Usage, wire_usage
+from opencode_trio.testing._usage import Usage, wire_usage
 
 # A delta per word shows streaming; beyond this many a long text would only cost time.
 _MAX_DELTAS = 64

@@ -9,18 +9,21 @@ from typing import Any
 import attrs
 import trio
 
-from opencode_trio._trio_run import require_trio
-from opencode_trio.config import RunConfig, deep_merge
-
-from ._asgi import ScriptedApp, logger
-from ._ledger import Ledger
-from ._requests import ModelRequest
-from ._script import Script, compile_script
-from ._usage import Prices, Usage, sum_usage
+from opencode_trio._tasks import require_trio
+from opencode_trio.config import RunConfig, deep_merge, split_model
+from opencode_trio.errors import OpenCodeConfigError
+from opencode_trio.testing._asgi import ScriptedApp, logger
+from opencode_trio.testing._requests import Ledger, ModelRequest
+from opencode_trio.testing._script import Script, compile_script
+from opencode_trio.testing._usage import Prices, Usage, sum_usage
 
 PROVIDER_ID = "scripted"
+
+
 # Titles get a model id of their own, so that no wording of opencode's has to be recognised.
 TITLE_MODEL_ID = "scripted-title"
+
+
 # Any key will do; opencode's provider package insists that there is one.
 _API_KEY = "no-key-needed"
 
@@ -239,7 +242,7 @@ def _raise_outcome(body_error: BaseException | None, script_error: Exception | N
 
 def _load_server() -> Any:
     try:
-        from ._serve import serve  # noqa: PLC0415 - its extra is needed only from here on
+        from ._web_server import serve  # noqa: PLC0415 - its extra is needed only from here on
     except ImportError as error:
         raise ImportError(
             "the scripted model needs a web server that is not installed:"
@@ -247,3 +250,35 @@ def _load_server() -> Any:
             name=error.name,
         ) from error
     return serve
+
+
+@asynccontextmanager
+async def open_run_config(
+    model: str, *other_models: str, script: Script, **fields: Any
+) -> AsyncGenerator[RunConfig]:
+    """Give a program the settings for its model, which may be a stand-in that plays a script.
+
+    So one program runs on a real model, and, without a key, on ``scripted/anything``: a scripted
+    model, which is served for the length of the block.
+
+    Args:
+        model: As ``provider/model``; those of the provider ``scripted`` play the script.
+        *other_models: Further ones that the program will use, all scripted or all real.
+        script: What scripted models answer, as in `open_scripted_model`.
+        **fields: The other fields of `RunConfig`.
+
+    Raises:
+        OpenCodeConfigError: A field is wrong, or only some of the models are scripted.
+
+    **Cancellation:** as of `open_scripted_model`.
+    """
+    names = [split_model(name) for name in (model, *other_models)]
+    kinds = {name["providerID"] == PROVIDER_ID for name in names}
+    if len(kinds) > 1:
+        raise OpenCodeConfigError("model: scripted ones and real ones cannot be mixed")
+    if kinds == {False}:
+        yield RunConfig(model=model, **fields)
+        return
+    first, *others = (name["modelID"] for name in names)
+    async with open_scripted_model(script, model_id=first, other_models=others) as scripted:
+        yield scripted.run_config(**fields)

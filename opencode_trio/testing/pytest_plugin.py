@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ._leaks import assert_no_leaks
+from opencode_trio.testing._leaks import assert_no_leaks
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from opencode_trio import (
     Swarm,
     open_swarm,
 )
-from opencode_trio._workspace import StrPath
+from opencode_trio._checks import StrPath
 from opencode_trio.testing import assert_no_leaks
 
 AGENTS = 1000

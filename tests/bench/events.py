@@ -19,12 +19,12 @@ import trio
 
 from bench.benchmark import Benchmark, Setup, in_turns
 from bench.rows import Row
-from opencode_trio._background import open_background
-from opencode_trio._course import TurnPlan, open_course
-from opencode_trio._endpoints import prompt
-from opencode_trio._http import HttpApi
-from opencode_trio._link import Link
-from opencode_trio._turns import Turn
+from opencode_trio._protocol.v1.routes import prompt
+from opencode_trio._server.connection import Connection
+from opencode_trio._server.http import HttpApi
+from opencode_trio._session.running_turn import TurnPlan, open_running_turn
+from opencode_trio._session.turn import Turn
+from opencode_trio._tasks import open_background
 from opencode_trio.events import TextDelta
 
 EVENTS = 100_000
@@ -124,10 +124,10 @@ async def through_us(data: bytes, count: int) -> None:
     call = prompt(ROOT, message_id=QUESTION, parts=[])
     plan = TurnPlan(root=ROOT, directory="/srv", message_id=QUESTION, call=call)
     async with client(data) as http, open_background() as tasks:
-        link = Link(HttpApi(http), url="http://replay", tasks=tasks)
-        async with open_course(link, plan) as course:
-            turn = Turn(course)
-            tasks.start_soon(link.bus.run)
+        link = Connection(HttpApi(http), url="http://replay", tasks=tasks)
+        async with open_running_turn(link, plan) as running:
+            turn = Turn(running)
+            tasks.start_soon(link.event_stream.run)
             async for event in turn:
                 if isinstance(event, TextDelta):
                     characters += len(event.delta)

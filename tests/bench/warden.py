@@ -14,8 +14,8 @@ import trio
 from bench.benchmark import Benchmark, Setup, in_turns
 from bench.rows import Row
 from families import carrying, marked
-from opencode_trio._process import open_child
-from opencode_trio._scratch import make_scratch
+from opencode_trio._process.child import open_child
+from opencode_trio._process.scratch import make_scratch
 
 ROUNDS = 40
 # As opencode's own family when a turn is cancelled: a shell of the bash tool in a session of its

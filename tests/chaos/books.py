@@ -12,7 +12,7 @@ from chaos.check import Entry
 from chaos.markers import reader
 from chaos.plots import Line, Plot
 from opencode_trio.testing import ModelRequest, Reply, ScriptedModel
-from opencode_trio.testing._ledger import Ledger
+from opencode_trio.testing._requests import Ledger
 
 
 @attrs.define(eq=False)

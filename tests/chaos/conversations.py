@@ -21,8 +21,8 @@ from chaos.stage import Place, Stage
 from chaos.turns import Call, Player, conclude
 from chaos.witness import Witness
 from opencode_trio import OpenCodeError, OpenCodeSession, RunConfig, RunResult, Session
-from opencode_trio._background import open_background
-from opencode_trio._endpoints import delete_session
+from opencode_trio._protocol.v1.routes import delete_session
+from opencode_trio._tasks import open_background
 from opencode_trio.events import Event
 
 
@@ -69,7 +69,7 @@ class Turn(Call):
     async def delete(self) -> None:
         call = delete_session(self.session.session_id)
         base = self.place.base if self.place else None
-        link = self.session._link if base is None else base._link
+        link = self.session._connection if base is None else base._connection
         with suppress(OpenCodeError):  # it has been killed
             await link.call(call, self.session.directory)
 
@@ -175,7 +175,7 @@ class Talk:
         await trio.sleep(seconds)
         self.stage.weather.strike("kill", self.label)
         with suppress(ProcessLookupError):
-            os.kill(own._link.pid or 0, signal.SIGKILL)
+            os.kill(own._connection.pid or 0, signal.SIGKILL)
 
     async def fail_to_open(self, began: float, end: str, error: str) -> None:
         take = self.plan.takes[0]

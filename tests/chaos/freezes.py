@@ -15,7 +15,7 @@ from chaos.stage import Stage
 from chaos.turns import conclude
 from chaos.witness import Witness
 from opencode_trio import Graces, OpenCodeSession
-from opencode_trio._work import STOP_S
+from opencode_trio._session.abortable_request import STOP_S
 
 BOUND_S = STOP_S + Graces().total_s + 5.0
 """The abort, the end of the server without its help, and a busy machine."""
@@ -33,7 +33,7 @@ async def freeze(stage: Stage, plan: Freeze) -> None:
             nonlocal cancelled_at
             await account.asked.wait()
             await trio.sleep(take.at)
-            os.kill(own._link.pid or 0, signal.SIGSTOP)
+            os.kill(own._connection.pid or 0, signal.SIGSTOP)
             cancelled_at = trio.current_time()
             scope.cancel()
 

@@ -13,7 +13,7 @@ from chaos.acts import Gust
 from chaos.stage import Place, Stage
 from chaos.weather import AFTERMATH_S
 from opencode_trio import OpenCodeError
-from opencode_trio._bus import SILENCE_S
+from opencode_trio._server.event_stream import SILENCE_S
 
 EVENTS = "/global/event"
 

@@ -23,7 +23,7 @@ from opencode_trio import (
     RunConfig,
     connect_server,
 )
-from opencode_trio._background import open_background
+from opencode_trio._tasks import open_background
 from opencode_trio.testing import ScriptedModel, open_scripted_model
 from tcp_proxy import Proxy, open_proxy
 
@@ -162,7 +162,7 @@ async def _serve(stage: Stage, place: Place) -> None:
     async with stage.client.open_server(stage.workspace(0), run_cfg=stage.config()) as server:
         place.rise(server, server, None)
         try:
-            await server._link.gone.wait()
+            await server._connection.gone.wait()
             _check_end(stage, place, server)
         finally:
             place.fall()
@@ -171,7 +171,7 @@ async def _serve(stage: Stage, place: Place) -> None:
 def _check_end(stage: Stage, place: Place, server: OpenCodeServer) -> None:
     now = trio.current_time()
     if "kill" not in stage.weather.met(place.label, now, now):
-        stage.complain(f"the server at {place.name!r} ended: {server._link.failure!r}")
+        stage.complain(f"the server at {place.name!r} ended: {server._connection.failure!r}")
 
 
 async def _serve_remote(stage: Stage, place: Place) -> None:
@@ -184,7 +184,7 @@ async def _serve_remote(stage: Stage, place: Place) -> None:
     ):
         place.rise(server, base, proxy)
         try:
-            await base._link.gone.wait()
+            await base._connection.gone.wait()
             _check_end(stage, place, base)
         finally:
             stage.tally.add("reconnections", server.statistics().reconnections)

@@ -15,13 +15,13 @@ import trio
 
 from bounded_run import task_tree
 from chaos.stage import NAP_S
-from opencode_trio._agent import Agent
-from opencode_trio._link import Link
-from opencode_trio._mailbox import Mailbox
-from opencode_trio._pool import resident_bytes
-from opencode_trio._process import Child
-from opencode_trio._run import Run
-from opencode_trio._turns import Turn
+from opencode_trio._process.child import Child
+from opencode_trio._run.run import Run
+from opencode_trio._server.connection import Connection
+from opencode_trio._session.event_buffer import EventBuffer
+from opencode_trio._session.turn import Turn
+from opencode_trio._swarm.agent import Agent
+from opencode_trio._swarm.server_pool import resident_bytes
 from opencode_trio.session import Session
 from opencode_trio.testing import assert_no_leaks
 
@@ -34,7 +34,7 @@ LOOK_S = 0.5
 GROWTH_MIB = 80
 """By how much this process may grow after its second round: the interpreter's own hoards."""
 
-OWNED = (Agent, Child, Link, Mailbox, Run, Session, Turn)
+OWNED = (Agent, Child, Connection, EventBuffer, Run, Session, Turn)
 """What must be gone when the blocks that own it are."""
 
 
