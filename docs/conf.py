@@ -76,7 +76,11 @@ intersphinx_mapping = (
     if "READTHEDOCS" in os.environ
     else {}
 )
-nitpick_ignore_regex = [(r"py:.*", r"(?!opencode_trio\.[a-z]).*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!opencode_trio\.[a-z]).*"),
+    (r"py:.*", r"opencode_trio\.results\.\w+T(_co)?"),  # type variables
+    (r"py:.*", r"opencode_trio\.server\.ServerOpener"),  # a client, as a type
+]
 
 
 def setup(app: Sphinx) -> None:

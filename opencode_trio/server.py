@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
-import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
@@ -14,26 +12,21 @@ from contextlib import (
     suppress,
 )
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
 
 from opencode_trio._checks import StrPath, checked_workspace, sent_name
-from opencode_trio._json import Json, text_of
+from opencode_trio._json import Json
 from opencode_trio._protocol.calls import Call, anything
-from opencode_trio._protocol.v1 import routes as endpoints
-from opencode_trio._protocol.v1.ids import RANDOM_CHARACTERS
+from opencode_trio._protocol.dialect import SessionRules
+from opencode_trio._protocol.v1 import V1
+from opencode_trio._protocol.values import SessionRecord
 from opencode_trio._server.connection import Connection
 from opencode_trio._server.start import USER, ServePlan, check_health, start_server
 from opencode_trio._session.pending_asks import AskHandlers
-from opencode_trio._session.permission_rules import (
-    Rulebook,
-    SessionRules,
-    check_taken,
-    session_rules,
-)
 from opencode_trio._session.settings import check_scope
 from opencode_trio._session.turn_queue import SessionPlan, TurnListeners
 from opencode_trio._tasks import open_background, require_trio
@@ -44,6 +37,8 @@ from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult
 from opencode_trio.session import ServerSession, Session
+
+T = TypeVar("T")
 
 TITLE = "opencode-trio"
 """With a title opencode does not ask a model to invent one, a request that nobody would see."""
@@ -110,6 +105,8 @@ class OpenCodeServer:
         self.version = version
         """opencode's version."""
         self._connection = connection
+        self._requests = connection.dialect.requests
+        self._rules = connection.dialect.rules
         self._workspace = workspace
         self._is_ours = connection.cfg is not None
         self._counts = _Counts()
@@ -243,14 +240,16 @@ class OpenCodeServer:
         effective = layered(self._connection.cfg, cfg)
         changes_rules = cfg.is_set("permission") or cfg.is_set("tools")
         rules = (
-            session_rules(effective) if changes_rules and effective != self._connection.cfg else []
+            self._rules.rules_of(effective)
+            if changes_rules and effective != self._connection.cfg
+            else []
         )
         if session_id is None:
             record = await self._create(await self._directory(workspace), title, rules)
         else:
             record = await self._resume(session_id, fork, rules)
         try:
-            check_taken(record, rules)
+            self._rules.check_taken(record, rules)
         except OpenCodeServerError:
             if session_id is None:
                 await self._delete(record)
@@ -259,12 +258,7 @@ class OpenCodeServer:
             connection=self._connection,
             record=record,
             cfg=effective,
-            rulebook=Rulebook(
-                self._connection,
-                text_of(record, "id"),
-                text_of(record, "directory"),
-                SessionRules(rules),
-            ),
+            rules=self._session_rules(record, rules),
             listeners=TurnListeners(
                 handlers=AskHandlers(on_permission, on_question),
                 on_result=_in_turn(self._counts.add, on_result),
@@ -285,7 +279,7 @@ class OpenCodeServer:
                 await self._delete(record)
             else:
                 with _a_last_word():  # no turn's rules are for whoever opens it again
-                    await plan.rulebook.open_at((), plan.cfg.agent)
+                    await plan.rules.apply((), plan.cfg.agent)
             self._connection.event_stream.tree.forget(session.session_id)
 
     async def sessions(self, workspace: StrPath | None = None) -> list[Json]:
@@ -295,7 +289,7 @@ class OpenCodeServer:
             workspace: the directory; by default the server's.
         """
         directory = await self._directory(workspace)
-        return await self._connection.call(endpoints.list_sessions(), directory)
+        return await self._connection.call(self._requests.list_sessions(), directory)
 
     async def warm(self, workspace: StrPath | None = None) -> None:
         """Have the server read a directory's configuration now, rather than in its first turn.
@@ -306,18 +300,24 @@ class OpenCodeServer:
         directory = await self._directory(workspace)
         await self._connection.warm(directory)
         record = await self._create(directory, TITLE, [])
-        randomness = secrets.token_bytes(RANDOM_CHARACTERS)
-        call = endpoints.prompt(
-            text_of(record, "id"),
-            message_id=self._connection.event_stream.ids.next(time.time() * 1000, randomness),
-            parts=[{"type": "text", "text": "ready?"}],
+        call = self._requests.note(
+            record.session_id,
+            message_id=self._connection.event_stream.new_message_id(),
+            text="ready?",
             model=self._connection.cfg.model if self._connection.cfg else None,
-            no_reply=True,
         )
         try:
             await self._connection.call(call, directory)
         finally:
             await self._delete(record)
+
+    def _session_rules(self, record: SessionRecord, own: list[Json]) -> SessionRules:
+        async def send(call: Call[T], /) -> T:
+            return await self._connection.call(call, record.directory)
+
+        cfg = self._connection.cfg
+        server = self._rules.rules_of(cfg) if cfg else []
+        return self._rules.session_rules(send, record.session_id, own=own, server=server)
 
     async def _directory(self, workspace: StrPath | None) -> str:
         place = self._workspace if workspace is None else workspace
@@ -327,26 +327,26 @@ class OpenCodeServer:
         await self._connection.check(directory)
         return directory
 
-    async def _create(self, directory: str, title: str | None, rules: list[Json]) -> Json:
-        call = endpoints.create_session(title=title, permission=rules)
+    async def _create(self, directory: str, title: str | None, rules: list[Json]) -> SessionRecord:
+        call = self._requests.create_session(title=title, rules=rules)
         return await self._connection.call(call, directory)
 
-    async def _resume(self, session_id: str, fork: bool | str, rules: list[Json]) -> Json:
-        record = await self._connection.call(endpoints.get_session(session_id))
-        directory = text_of(record, "directory")
+    async def _resume(self, session_id: str, fork: bool | str, rules: list[Json]) -> SessionRecord:
+        record = await self._connection.call(self._requests.get_session(session_id))
+        directory = record.directory
         await self._connection.check(directory)
         if fork:
-            call = endpoints.fork_session(session_id, fork if isinstance(fork, str) else None)
+            call = self._requests.fork_session(session_id, fork if isinstance(fork, str) else None)
             record = await self._connection.call(call, directory)
         if rules:
-            call = endpoints.add_rules(text_of(record, "id"), rules)
+            call = self._requests.add_rules(record.session_id, rules)
             record = await self._connection.call(call, directory)
         return record
 
-    async def _delete(self, record: Json) -> None:
+    async def _delete(self, record: SessionRecord) -> None:
         with _a_last_word():
-            call = endpoints.delete_session(text_of(record, "id"))
-            await self._connection.call(call, text_of(record, "directory"))
+            call = self._requests.delete_session(record.session_id)
+            await self._connection.call(call, record.directory)
 
 
 @contextmanager
@@ -440,7 +440,7 @@ async def connect_server(
         ) as api,
         open_background() as tasks,
     ):
-        connection = Connection(api, url=url, password=password, tasks=tasks)
+        connection = Connection(api, V1, url=url, password=password, tasks=tasks)
         version = None
         with trio.move_on_after(CONNECT_S) as limit:
             version = await check_health(connection)

@@ -11,14 +11,12 @@ import attrs
 import trio
 
 from opencode_trio._checks import checked_prompt
-from opencode_trio._diffs import joined_diffs, turns_with_changes
 from opencode_trio._json import Json, object_of, text_of
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1 import routes as endpoints
+from opencode_trio._protocol.values import Answer, Command, Prompt
 from opencode_trio._session.abortable_request import SHELL_BUSY_S
-from opencode_trio._session.attachments import file_parts
-from opencode_trio._session.permission_rules import DEFAULT_AGENT
-from opencode_trio._session.remote_turn import POLL_S, RemoteTurn, newest_messages
+from opencode_trio._session.attachments import read_attachments
+from opencode_trio._session.remote_turn import POLL_S, RemoteTurn
 from opencode_trio._session.settings import TurnOptions, TurnSettings, turn_settings
 from opencode_trio._session.structured import OutputKind, output_of, structured_answer
 from opencode_trio._session.turn import Turn
@@ -47,11 +45,11 @@ class Session:
     def _attach(self, plan: SessionPlan) -> None:
         self._plan = plan
         self._connection = plan.connection
-        self._id = text_of(plan.record, "id")
-        self._directory = text_of(plan.record, "directory")
+        self._requests = plan.connection.dialect.requests
+        self._id = plan.record.session_id
+        self._directory = plan.record.directory
         self._remote = RemoteTurn(plan.connection, self._id, self._directory)
-        self._rulebook = plan.rulebook
-        self._turn_queue = TurnQueue(self._remote, self._rulebook, plan.listeners)
+        self._turn_queue = TurnQueue(self._remote, plan.rules, plan.listeners)
 
     def __repr__(self) -> str:
         state = "busy" if self._turn_queue.is_taken else "idle"
@@ -170,15 +168,17 @@ class Session:
         Args:
             limit: only so many, the newest.
         """
-        return await newest_messages(self._call, self._id, limit)
+        stored = self._connection.dialect.stored
+        return await stored.newest_messages(self._remote.call, self._id, limit)
 
     async def children(self) -> list[Json]:
         """Read the records of its subagents' sessions."""
-        return await self._call(endpoints.children(self._id))
+        children = await self._call(self._requests.children(self._id))
+        return [child.raw for child in children]
 
     async def todo(self) -> list[Json]:
         """Read the agent's to-do list."""
-        return await self._call(endpoints.todo(self._id))
+        return await self._call(self._requests.todo(self._id))
 
     async def diff(self, message_id: str | None = None) -> list[Json]:
         """Read what was changed in files, in the order of their names; needs opencode's snapshots.
@@ -194,10 +194,11 @@ class Session:
             ``deletions`` in lines, and ``patch`` (in older releases ``before`` and ``after``).
         """
         if message_id is not None:
-            return await self._call(endpoints.diff(self._id, message_id))
-        turns = turns_with_changes(await self.messages())
+            return await self._call(self._requests.diff(self._id, message_id))
+        joining = self._connection.dialect.diffs
+        turns = joining.turns_with_changes(await self.messages())
         diffs = [await self._diff_of(turn) for turn in turns]
-        return await trio.to_thread.run_sync(joined_diffs, diffs)
+        return await trio.to_thread.run_sync(joining.joined_diffs, diffs)
 
     async def _diff_of(self, turn: str) -> list[Json]:
         # opencode works it out behind the turn's back, and may not have done so yet.
@@ -219,12 +220,12 @@ class Session:
         **Cancellation**: of no effect on what the server has begun.
         """
         async with self._turn_queue.exclusive():
-            return await self._call(endpoints.revert(self._id, message_id, part_id))
+            return await self._call(self._requests.revert(self._id, message_id, part_id))
 
     async def unrevert(self) -> Json:
         """Undo `revert`; possible until the next prompt."""
         async with self._turn_queue.exclusive():
-            return await self._call(endpoints.unrevert(self._id))
+            return await self._call(self._requests.unrevert(self._id))
 
     async def summarize(self, *, model: str | None = None) -> None:
         """Compact the conversation: a model writes a summary that takes its place.
@@ -240,7 +241,7 @@ class Session:
         model = model or self._plan.cfg.model
         if model is None:
             raise OpenCodeConfigError("model: missing; the session has none of its own")
-        await self._turn_queue.run_to_answer(endpoints.summarize(self._id, model=model))
+        await self._turn_queue.run_to_answer(self._requests.summarize(self._id, model=model))
 
     async def shell(self, command: str, *, agent: str | None = None) -> Json:
         """Run a command in a shell, as the user would; the model sees it with the next prompt.
@@ -254,9 +255,9 @@ class Session:
 
         **Cancellation**: aborts it.
         """
-        agent = agent or self._plan.cfg.agent or DEFAULT_AGENT
+        agent = agent or self._plan.cfg.agent
         model = self._plan.cfg.model
-        call = endpoints.shell(self._id, command=command, agent=agent, model=model)
+        call = self._requests.shell(self._id, command=command, agent=agent, model=model)
         return await self._turn_queue.run_to_answer(call, busy_s=SHELL_BUSY_S)
 
     # --- how -----------------------------------------------------------------------------------
@@ -279,23 +280,27 @@ class Session:
     ) -> AsyncGenerator[Turn]:
         settings = self._settings(options)
         if schema is not None:
-            settings = attrs.evolve(settings, rules=self._rulebook.to_answer(settings.rules))
-        parts = [{"type": "text", "text": checked_prompt(prompt)}]
-        parts += await file_parts(settings.files)
+            settings = attrs.evolve(
+                settings, rules=self._plan.rules.with_answer_tool(settings.rules)
+            )
+        text = checked_prompt(prompt)
+        files = await read_attachments(settings.files)
 
-        def call(message_id: str) -> Call[Json]:
-            return endpoints.prompt(
-                self._id,
+        def call(message_id: str) -> Call[Answer]:
+            prompt = Prompt(
+                session_id=self._id,
                 message_id=message_id,
-                parts=parts,
+                text=text,
+                files=files,
                 model=settings.cfg.model,
                 agent=settings.cfg.agent,
                 variant=settings.cfg.variant,
                 system=settings.system,
                 schema=schema,
             )
+            return self._requests.prompt(prompt)
 
-        async with self._turn_queue.turn(call, settings, listen=listen) as turn:
+        async with self._turn_queue.turn(call, settings, files=files, listen=listen) as turn:
             yield turn
 
     @asynccontextmanager
@@ -304,9 +309,9 @@ class Session:
     ) -> AsyncGenerator[Turn]:
         settings = self._settings(options)
 
-        def call(message_id: str) -> Call[Json]:
-            return endpoints.command(
-                self._id,
+        def call(message_id: str) -> Call[Answer]:
+            command = Command(
+                session_id=self._id,
                 message_id=message_id,
                 name=name,
                 arguments=arguments,
@@ -314,12 +319,14 @@ class Session:
                 agent=settings.cfg.agent,
                 variant=settings.cfg.variant,
             )
+            return self._requests.command(command)
 
         async with self._turn_queue.turn(call, settings, listen=False) as turn:
             yield turn
 
     def _settings(self, options: TurnOptions) -> TurnSettings:
-        return turn_settings(self._plan.cfg, self._connection.cfg, options)
+        rules_of = self._connection.dialect.rules.rules_of
+        return turn_settings(self._plan.cfg, self._connection.cfg, options, rules_of)
 
 
 class ServerSession(Session):

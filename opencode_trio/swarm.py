@@ -46,10 +46,11 @@ class Swarm(Combinators):
     def __init__(
         self,
         runner: AgentRunner,
+        history: SwarmRecorder,
         *,
         nursery: trio.Nursery,
         account: Account,
-        changed: ChangeSignal,
+        change_signal: ChangeSignal,
         collects: bool,
         refused: list[Refusal],
     ) -> None:
@@ -61,8 +62,8 @@ class Swarm(Combinators):
         self._collects = collects
         self._refused = refused
         self._agents: list[LiveAgent] = []
-        self._bell = changed
-        self._history = runner.common.history
+        self._change_signal = change_signal
+        self._history = history
 
     def __repr__(self) -> str:
         over = sum(agent.outcome is not None for agent in self._agents)
@@ -142,7 +143,7 @@ class Swarm(Combinators):
         Args:
             every_s: at least so many seconds lie between two of them.
         """
-        return Updates(self._bell, self.snapshot, every_s)
+        return Updates(self._change_signal, self.snapshot, every_s)
 
     def report(self) -> Report:
         """Take down what was done so far: a table, JSON Lines, a picture; also after the block."""
@@ -152,7 +153,7 @@ class Swarm(Combinators):
 
     def _start(self, task: AgentTask[ValueT], *, tolerated: bool = False) -> Agent[ValueT]:
         """Start an agent whose failure may be no failure of the swarm."""
-        self._bell.check_run()
+        self._change_signal.check_run()
         task = self._runner.common.laid_under(task)
         directory = self._runner.pool.directory(task.workspace)
         if task.worktree:
@@ -160,7 +161,7 @@ class Swarm(Combinators):
 
         def changed() -> None:
             recorder.set_status(agent.status)
-            self._bell.notify()
+            self._change_signal.notify()
 
         agent = LiveAgent(
             len(self._agents) + 1,
@@ -170,7 +171,7 @@ class Swarm(Combinators):
             keep_events=self._runner.common.keep_events,
         )
         recorder = self._history.add()  # only now: it is as long as the list of agents
-        ticket = self._runner.turnstile.queue(provider_of(task))
+        ticket = self._runner.limiter.queue(provider_of(task))
         self._nursery.start_soon(self._live, agent, ticket, directory, tolerated, name=agent.name)
         self._agents.append(agent)
         changed()
@@ -245,6 +246,7 @@ async def open_swarm(
     require_trio()
     if on_failure not in {"cancel", "collect"}:
         raise OpenCodeConfigError(f"on_failure: expected cancel or collect, got {on_failure!r}")
+    history = SwarmRecorder(trio.current_time)
     common = SwarmDefaults(
         workspace=workspace,
         run_cfg=run_cfg,
@@ -252,10 +254,10 @@ async def open_swarm(
         on_question=on_question,
         keep_events=keep_events,
         on_event=on_event,
-        history=SwarmRecorder(trio.current_time),
+        recorder_of=history.recorder,
     )
-    turnstile = FairLimiter(limit, per_provider or {})
-    changed = ChangeSignal()
+    limiter = FairLimiter(limit, per_provider or {})
+    change_signal = ChangeSignal()
     refused: list[Refusal] = []
     async with open_pool(source) as pool:
         if workspace is not None:
@@ -267,17 +269,18 @@ async def open_swarm(
             try:
                 async with trio.open_nursery() as nursery:
                     swarm = Swarm(
-                        AgentRunner(common, pool, turnstile),
+                        AgentRunner(common, pool, limiter),
+                        history,
                         nursery=nursery,
                         account=account,
-                        changed=changed,
+                        change_signal=change_signal,
                         collects=on_failure == "collect",
                         refused=refused,
                     )
                     yield swarm
             finally:
-                common.history.close()
-                changed.close()
+                history.close()
+                change_signal.close()
                 _warn_of_unpriced(account)
     _raise_refusals(refused)
 

@@ -13,6 +13,7 @@ import trio.testing
 import fake_server as fake
 from fake_server import FakeServer
 from opencode_trio._json import Json
+from opencode_trio._protocol.v1 import V1
 from opencode_trio._server.connection import Connection
 from opencode_trio._session.pending_asks import AskHandlers
 from opencode_trio._tasks import open_background
@@ -161,6 +162,7 @@ async def talking(
     async with open_background() as tasks:
         connection = Connection(
             agent.server,
+            V1,
             url="fake",
             tasks=tasks,
             cfg=RunConfig() if ours else None,

@@ -96,8 +96,9 @@ class FakeServer:
         return [c for c in self.calls if re.fullmatch(pattern, f"{c.method} {c.path}")]
 
     @asynccontextmanager
-    async def open_events(self) -> AsyncIterator[AsyncIterator[Json]]:
+    async def open_events(self, path: str) -> AsyncIterator[AsyncIterator[Json]]:
         await trio.lowlevel.checkpoint()
+        assert path == "/global/event"
         self.connections += 1
         if self.refuses:
             raise OpenCodeServerError("refused")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_server import FakeServer, created, delta, event, status
+from opencode_trio._protocol.v1 import V1
 from opencode_trio._server.event_stream import GIVE_UP_S, SILENCE_S, EventStream
 from opencode_trio._session.event_buffer import JOINED_CHARACTERS, EventBuffer
 from opencode_trio._tasks import open_background
@@ -49,7 +50,7 @@ class Reader:
 
 @asynccontextmanager
 async def running(server: FakeServer) -> AsyncIterator[EventStream]:
-    event_stream = EventStream(server.open_events)
+    event_stream = EventStream(V1, server.open_events)
     async with open_background() as tasks:
         tasks.start_soon(event_stream.run)
         if not server.refuses:

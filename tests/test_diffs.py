@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_trio._diffs import _hunk, joined_diffs, turns_with_changes
 from opencode_trio._json import Json
+from opencode_trio._protocol.v1.diffs import _hunk, joined_diffs, turns_with_changes
 
 HEAD = f"Index: f\n{'=' * 67}\n--- f\t\n+++ f\t\n"
 

@@ -10,19 +10,20 @@ import pytest
 
 from opencode_trio._protocol.calls import Call, UnexpectedAnswerError, failure_text
 from opencode_trio._protocol.v1 import routes as endpoints
+from opencode_trio._protocol.values import Attachment, Command, Prompt
 from opencode_trio.errors import OpenCodeConfigError
 
 SES, MSG, PRT, PER, QUE = "ses_1", "msg_1", "prt_1", "per_1", "que_1"
 RULE = {"permission": "bash", "pattern": "*", "action": "deny"}
-TEXT = [{"type": "text", "text": "hi"}]
+HI = Prompt(session_id=SES, message_id=MSG, text="hi")
 
 CALLS: dict[str, tuple[Call[Any], str]] = {
-    "health": (endpoints.health(), "GET /global/health"),
+    "version": (endpoints.version(), "GET /global/health"),
     "agents": (endpoints.agents(), "GET /agent"),
     "config": (endpoints.config(), "GET /config"),
     "providers": (endpoints.providers(), "GET /config/providers"),
-    "statuses": (endpoints.statuses(), "GET /session/status"),
-    "create": (endpoints.create_session(title="t", permission=[RULE]), "POST /session"),
+    "working": (endpoints.working(), "GET /session/status"),
+    "create": (endpoints.create_session(title="t", rules=[RULE]), "POST /session"),
     "list": (endpoints.list_sessions(), "GET /session"),
     "get": (endpoints.get_session(SES), "GET /session/{sessionID}"),
     "rules": (endpoints.add_rules(SES, [RULE]), "PATCH /session/{sessionID}"),
@@ -42,21 +43,29 @@ CALLS: dict[str, tuple[Call[Any], str]] = {
     "unrevert": (endpoints.unrevert(SES), "POST /session/{sessionID}/unrevert"),
     "prompt": (
         endpoints.prompt(
-            SES,
-            message_id=MSG,
-            parts=TEXT,
-            model="p/m/x",
-            agent="a",
-            variant="v",
-            system="s",
-            schema={"type": "object"},
-            no_reply=True,
+            Prompt(
+                session_id=SES,
+                message_id=MSG,
+                text="hi",
+                files=[Attachment(b"x", "text/plain", "x.txt")],
+                model="p/m/x",
+                agent="a",
+                variant="v",
+                system="s",
+                schema={"type": "object"},
+            )
         ),
         "POST /session/{sessionID}/message",
     ),
     "command": (
-        endpoints.command(SES, message_id=MSG, name="c", arguments="a", model="p/m"),
+        endpoints.command(
+            Command(session_id=SES, message_id=MSG, name="c", arguments="a", model="p/m")
+        ),
         "POST /session/{sessionID}/command",
+    ),
+    "note": (
+        endpoints.note(SES, message_id=MSG, text="hi", model="p/m"),
+        "POST /session/{sessionID}/message",
     ),
     "shell": (
         endpoints.shell(SES, command="ls", agent="build", model="p/m"),
@@ -66,14 +75,14 @@ CALLS: dict[str, tuple[Call[Any], str]] = {
         endpoints.summarize(SES, model="p/m"),
         "POST /session/{sessionID}/summarize",
     ),
-    "permissions": (endpoints.permissions(), "GET /permission"),
+    "permissions": (endpoints.open_asks()[0], "GET /permission"),
     "reply": (
-        endpoints.reply_permission(PER, "reject", "no"),
+        endpoints.reply_permission(SES, PER, "reject", "no"),
         "POST /permission/{requestID}/reply",
     ),
-    "questions": (endpoints.questions(), "GET /question"),
-    "answer": (endpoints.reply_question(QUE, [["a"]]), "POST /question/{requestID}/reply"),
-    "dismiss": (endpoints.reject_question(QUE), "POST /question/{requestID}/reject"),
+    "questions": (endpoints.open_asks()[1], "GET /question"),
+    "answer": (endpoints.reply_question(SES, QUE, [["a"]]), "POST /question/{requestID}/reply"),
+    "dismiss": (endpoints.reject_question(SES, QUE), "POST /question/{requestID}/reject"),
 }
 
 
@@ -97,18 +106,24 @@ def test_the_server_knows_the_call(name: str):
 
 
 def test_bodies():
-    assert endpoints.prompt(SES, message_id=MSG, parts=TEXT).body == {
-        "messageID": MSG,
-        "parts": TEXT,
-    }
+    text = {"type": "text", "text": "hi"}
+    assert endpoints.prompt(HI).body == {"messageID": MSG, "parts": [text]}
     body = CALLS["prompt"][0].body
     assert body is not None
     assert body["model"] == {"providerID": "p", "modelID": "m/x"}
+    assert body["parts"][1:] == [
+        {
+            "type": "file",
+            "mime": "text/plain",
+            "url": "data:text/plain;base64,eA==",
+            "filename": "x.txt",
+        }
+    ]
     assert "tools" not in body
     assert endpoints.create_session().body == {}
-    assert endpoints.reply_permission(PER, "once").body == {"reply": "once"}
+    assert endpoints.reply_permission(SES, PER, "once").body == {"reply": "once"}
     assert endpoints.messages(SES).query == {}
-    assert endpoints.health().inside("/a b").query == {"directory": "/a b"}
+    assert endpoints.version().inside("/a b").query == {"directory": "/a b"}
 
 
 @pytest.mark.parametrize(
@@ -117,8 +132,8 @@ def test_bodies():
         lambda: endpoints.get_session("abc"),
         lambda: endpoints.fork_session(SES, "ses_1"),
         lambda: endpoints.abort("ses_1/../x"),
-        lambda: endpoints.reply_permission("que_1", "once"),
-        lambda: endpoints.reply_question("per_1", []),
+        lambda: endpoints.reply_permission(SES, "que_1", "once"),
+        lambda: endpoints.reply_question(SES, "per_1", []),
         lambda: endpoints.revert(SES, MSG, "msg_1"),
     ],
 )
@@ -130,7 +145,7 @@ def test_a_wrong_id_is_refused_before_it_is_sent(make: Any):
 @pytest.mark.parametrize(
     ("call", "answer"),
     [
-        (endpoints.health(), []),
+        (endpoints.version(), []),
         (endpoints.children(SES), {}),
         (endpoints.children(SES), [1]),
         (endpoints.abort(SES), "true"),

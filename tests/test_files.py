@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from opencode_trio._protocol.values import Attachment
 from opencode_trio._session.attachments import (
-    Attachment,
     FileLike,
     damage_of,
-    file_parts,
     images_of,
+    read_attachments,
 )
 from opencode_trio.errors import OpenCodeConfigError
-
-
-def inside(part: dict[str, Any]) -> tuple[str, bytes]:
-    """Return the media type and the content of a part."""
-    head, content = part["url"].split(",", 1)
-    assert head == f"data:{part['mime']};base64"
-    return part["mime"], base64.b64decode(content)
 
 
 @pytest.mark.parametrize(
@@ -42,17 +34,12 @@ async def test_a_path(tmp_path: Path, name: str, content: bytes, media_type: str
     path = tmp_path / name
     path.write_bytes(content)
     for file in (path, str(path)):
-        (part,) = await file_parts([file])
-        assert inside(part) == (media_type, content)
-        assert (part["type"], part["filename"]) == ("file", name)
+        assert await read_attachments([file]) == [Attachment(content, media_type, name)]
 
 
 async def test_what_is_not_on_disk() -> None:
     files: list[FileLike] = [(b"raw", "text/plain"), Attachment(b"raw", "text/plain", "its name")]
-    nameless, named = await file_parts(files)
-    assert inside(nameless) == inside(named) == ("text/plain", b"raw")
-    assert "filename" not in nameless
-    assert named["filename"] == "its name"
+    assert await read_attachments(files) == [Attachment(b"raw", "text/plain"), files[1]]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +54,7 @@ async def test_what_is_not_on_disk() -> None:
 )
 async def test_what_cannot_be_sent_is_refused(files: Any, problem: str) -> None:
     with pytest.raises(OpenCodeConfigError, match=problem):
-        await file_parts(files)
+        await read_attachments(files)
 
 
 # --- images ----------------------------------------------------------------------------------
@@ -112,12 +99,18 @@ async def test_a_damaged_image_is_named_and_not_sent(tmp_path: Path) -> None:
     file = tmp_path / "shot.png"
     file.write_bytes(WHOLE[:-20])
     with pytest.raises(OpenCodeConfigError, match=r"files: 'shot\.png' is a damaged PNG image"):
-        await file_parts([file])
+        await read_attachments([file])
     with pytest.raises(OpenCodeConfigError, match=r"files: files\[1\] is a damaged PNG image"):
-        await file_parts([(WHOLE, "image/png"), (WHOLE[:-20], "image/png")])
+        await read_attachments([(WHOLE, "image/png"), (WHOLE[:-20], "image/png")])
 
 
 async def test_images_are_named() -> None:
-    files = [(b"x", "text/plain"), (b"x", "image/gif"), Attachment(b"x", "image/webp", "a.webp")]
-    parts = [{"type": "text", "text": "look"}, *await file_parts(files)]
-    assert images_of(parts) == ["files[1] (image/gif)", "'a.webp' (image/webp)"]
+    files: list[FileLike] = [
+        (b"x", "text/plain"),
+        (b"x", "image/gif"),
+        Attachment(b"x", "image/webp", "a.webp"),
+    ]
+    assert images_of(await read_attachments(files)) == [
+        "files[1] (image/gif)",
+        "'a.webp' (image/webp)",
+    ]

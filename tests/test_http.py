@@ -186,7 +186,10 @@ async def talking(web: Web) -> AsyncIterator[HttpApi]:
     ],
 )
 async def test_events_are_read_whatever_stands_between_them(stream: bytes, found: int):
-    async with talking(Web({"/global/event": stream})) as api, api.open_events() as records:
+    async with (
+        talking(Web({"/global/event": stream})) as api,
+        api.open_events("/global/event") as records,
+    ):
         read = [await anext(records) for _ in range(found)]
         assert read[-1]["payload"]["type"] == "server.connected"
 
@@ -195,7 +198,7 @@ async def test_events_are_read_whatever_stands_between_them(stream: bytes, found
 async def test_an_event_that_is_none_breaks_the_stream(stream: bytes):
     async with talking(Web({"/global/event": stream})) as api:
         with pytest.raises(OpenCodeServerError):
-            async with api.open_events() as records:
+            async with api.open_events("/global/event") as records:
                 await anext(records)
 
 
@@ -210,10 +213,10 @@ async def test_a_cancelled_call_gives_its_connection_back():
     async with talking(web) as api:
         for _ in range(20):
             with trio.move_on_after(0.01):
-                async with api.open_events() as records:
+                async with api.open_events("/global/event") as records:
                     async for _record in records:
                         pass
-        assert (await api.call(endpoints.health()))["healthy"]
+        assert await api.call(endpoints.version())
         transport = api._client._transport
         assert len(transport._pool.connections) == 1
 
@@ -238,7 +241,7 @@ async def test_what_is_nested_too_deep_to_be_looked_through_ends_nobody() -> Non
             username="x",
             redactor=Redactor.of([secret]),
         ) as api,
-        api.open_events() as records,
+        api.open_events("/global/event") as records,
     ):
         await anext(records)
         told = await anext(records)

@@ -325,7 +325,7 @@ def test_a_scratch_directory_that_became_a_link_is_left_and_logged(
 
 LOCKED = """
 import os, pathlib
-from opencode_trio import _scratch
+from opencode_trio._process import scratch as _scratch
 if os.geteuid() == 0:  # root needs no permission
     os.setegid(65534)
     os.seteuid(65534)

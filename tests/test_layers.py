@@ -1,14 +1,16 @@
-"""The shape of the package: which module may know which.
+"""The shape of the package: which folder may know which, and who may name what.
 
-Face, swarm, session, server, processes, pure core: each layer uses those below it, never one
-above, and the pure core does nothing but compute.
+A folder's ``__init__.py`` says in its docstring what the folder may import.
 """
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import io
+import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,48 +18,29 @@ import pytest
 
 import opencode_trio
 
-# From the bottom up: a layer, then modules of it; a layer may take several lines.  A package
-# (`testing`) counts as one module.  A new module needs a place here.
-TABLE = """
-core       _activity _budget asks config errors events results _structured
-core       _asked _bus_wire _deltas _json _lines _parts _run_wire
-core       _diffs _fold _guard _live _reconcile _run_end _tree _tree_guard _turn _verdict
-core       _history _lane _span _span_titles
-core       _checks _child_env _command _endpoints _host_config _ids _rules _schema _scopes
-core       _redact _typevars _untrusted
-processes  _background _binary _claims _eventlog _files _group _isolation _keeper _known_secrets _output
-processes  _process _project_files _run _scratch
-processes  _surroundings _timeout _trio_run _warden _warden_host _workspace _worktree
-server     _bus _http _link _serve
-session    _answering _ask_desk _course _exchange _floor _mailbox _opener _options _rulebook
-session    _stored _turns _work server session
-swarm      _agent _pool _runner _task _together _turnstile _updates swarm
-swarm      _agent_report _report_page _report_style _report_text _timeline report
-face       __init__ _own_session client testing
-face       _forecast _human _lines_view _table_view _wording progress
-face       __main__ _batch _doctor _result_file _stop _task_file
-"""
-LAYERS: dict[str, set[str]] = {}
-for layer, *row in map(str.split, TABLE.strip().splitlines()):
-    LAYERS.setdefault(layer, set()).update(row)
+ROOT = Path(opencode_trio.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+FOLDERS = sorted(path for path in ROOT.iterdir() if path.name.startswith("_") and path.is_dir())
+FOLDERS = [path for path in FOLDERS if (path / "__init__.py").exists()]
 
-# What the pure core does without: the event loop, the network, the environment and the clock.
+# What computes does without: the event loop, the network, the environment and the clock.
+PURE = ["_protocol", "_turn", "events.py", "results.py", "errors.py", "config.py", "asks.py"]
 IMPURE = {"trio", "httpx", "httpx_sse", "time", "subprocess", "socket"}
 IMPURE_NAMES = {"os.environ", "os.environb", "os.getenv"}
 
 # The one module that may import these.
-SOLE_USERS = {"httpx": "_http", "httpx_sse": "_http"}
+SOLE_USERS = {"httpx": "_server/http.py", "httpx_sse": "_server/http.py"}
 
-ROOT = Path(opencode_trio.__file__).parent
-HEIGHT = {module: height for height, row in enumerate(LAYERS.values()) for module in row}
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def module_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-FILES = sorted(ROOT.rglob("*.py"))
-MODULES = sorted({module_of(path) for path in FILES})
+MODULES = {module_of(path): path for path in FILES}
 
 
 def imports(path: Path, *, typing_too: bool = True) -> Iterator[str]:
@@ -85,39 +68,51 @@ def own_imports(path: Path, *, typing_too: bool = True) -> set[str]:
     """Return the modules of the package that a file imports."""
     found = set()
     for name in imports(path, typing_too=typing_too):
-        parts = name.split(".")
-        if parts[0] == ROOT.name:
-            # `from opencode_trio import RunConfig` is the face, `... import config` is not.
-            known = len(parts) > 1 and parts[1] in MODULES
-            found.add(parts[1] if known else "__init__")
+        if name == ROOT.name or not name.startswith(f"{ROOT.name}."):
+            continue
+        parts = name.split(".")[1:]
+        candidates = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+        found.add(next((module for module in candidates if module in MODULES), "__init__"))
     return found - {module_of(path)}
 
 
-def ids(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def allowed(folder: Path) -> set[str]:
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    found = re.search(r"May import: (.*?)\.(?:\n|$)", text, re.DOTALL)
+    assert found is not None, f"{folder.name} does not say what it may import"
+    return set(re.split(r",\s*", " ".join(found[1].split())))
 
 
-def test_the_table_has_every_module_and_no_other() -> None:
-    assert sorted(HEIGHT) == MODULES
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_folder_imports_what_it_says(folder: Path) -> None:
+    may = allowed(folder)
+    for path in folder.rglob("*.py"):
+        tops = {name.split(".")[0] for name in own_imports(path)} - {folder.name}
+        if may != {"everything"}:
+            assert tops <= may, f"{name_of(path)} imports {sorted(tops - may)}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_no_module_imports_upward(path: Path) -> None:
-    height = HEIGHT[module_of(path)]
-    assert {name for name in own_imports(path) if HEIGHT[name] > height} == set()
+def test_nobody_imports_more_than_it_says_in_vain() -> None:
+    for folder in FOLDERS:
+        used = {name.split(".")[0] for path in folder.rglob("*.py") for name in own_imports(path)}
+        may = allowed(folder)
+        if may != {"everything"}:
+            assert may <= used, f"{folder.name} needs no {sorted(may - used)}"
 
 
 def test_no_cycle_of_imports() -> None:
-    graph: dict[str, set[str]] = {module: set() for module in MODULES}
-    for path in FILES:
-        graph[module_of(path)] |= own_imports(path, typing_too=False)
+    graph = {module: own_imports(path, typing_too=False) for module, path in MODULES.items()}
     graphlib.TopologicalSorter(graph).prepare()
 
 
+def test_the_top_holds_what_programs_import() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= 16
+
+
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if module_of(path) in LAYERS["core"]], ids=ids
+    "path", [path for path in FILES if name_of(path).split("/")[0] in PURE], ids=name_of
 )
-def test_the_pure_core_only_computes(path: Path) -> None:
+def test_what_computes_does_nothing_else(path: Path) -> None:
     imported = set(imports(path))
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
@@ -125,15 +120,56 @@ def test_the_pure_core_only_computes(path: Path) -> None:
     assert (imported | used) & IMPURE_NAMES == set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_httpx_has_one_user(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports(path)}
     users = {SOLE_USERS[name] for name in outside & set(SOLE_USERS)}
-    assert users <= {module_of(path)}
+    assert users <= {name_of(path)}
 
 
 def test_the_warden_needs_only_the_standard_library() -> None:
     """It is started without site-packages."""
-    warden = ROOT / "_warden.py"
-    outside = {name.split(".")[0] for name in imports(warden)}
+    outside = {name.split(".")[0] for name in imports(ROOT / "_process" / "warden.py")}
     assert outside <= sys.stdlib_module_names
+
+
+# --- what is of one line of opencode ------------------------------------------------------------
+
+ROUTES = re.compile(r"/(session|global|event|permission|question|config|agent|api)\b")
+WIRE_TYPES = re.compile(r"(session|message|permission|question|server|todo|global)\.[a-z.]+")
+AGENTS_AND_TOOLS = {"build", "plan", "bash", "task", "question", "todowrite", "StructuredOutput"}
+# The environment, the settings file and the names of tools in settings are still of 1.x outside
+# of `_protocol/`, in these.
+STILL_OF_1X = {"_checks.py"}
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Yield the strings of a file, but for docstrings."""
+    previous = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
+        is_statement = previous in {tokenize.NEWLINE, tokenize.INDENT, tokenize.NL}
+        if token.type == tokenize.STRING and not is_statement:
+            yield token.string.strip("rbfRBF\"'")
+        if token.type != tokenize.COMMENT:
+            previous = token.type
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in FILES
+        if not name_of(path).startswith(("_protocol/", "testing/"))
+        and name_of(path) not in STILL_OF_1X
+    ],
+    ids=name_of,
+)
+def test_nobody_else_names_what_is_of_one_line(path: Path) -> None:
+    named = {
+        text
+        for text in strings(path)
+        if ROUTES.fullmatch(text.split("{")[0].rstrip("/"))
+        or WIRE_TYPES.fullmatch(text)
+        or text in AGENTS_AND_TOOLS
+    }
+    assert named == set()

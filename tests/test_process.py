@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 import trio
 
+import opencode_trio
 from families import carrying, marked
-from opencode_trio._process import child as _process
 from opencode_trio._process import supervisors as _warden_host
 from opencode_trio._process.child import STDERR_TAIL_BYTES, Child, open_child
 from opencode_trio._process.environment import RUN_MARKER
@@ -418,7 +418,7 @@ trio.run(main)
 
 
 def test_the_library_in_a_zip(tmp_path: Path) -> None:
-    package = Path(_process.__file__).parent
+    package = Path(opencode_trio.__file__).parent
     packed = shutil.make_archive(str(tmp_path / "app"), "zip", package.parent, package.name)
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {packed!r})\n{PACKED}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -428,13 +428,13 @@ def test_the_library_in_a_zip(tmp_path: Path) -> None:
 async def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(OpenCodeProcessError, match=r"Windows.*WSL"):
-        _process.best_supervisor()([], tmp_path, tmp_path, QUICK)
+        _warden_host.best_supervisor()([], tmp_path, tmp_path, QUICK)
 
 
 def test_elsewhere_a_group_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for platform, supervisor in {"linux": WardenSupervisor, "darwin": GroupSupervisor}.items():
         monkeypatch.setattr(sys, "platform", platform)
-        assert _process.best_supervisor() is supervisor
+        assert _warden_host.best_supervisor() is supervisor
 
 
 # --- leaving the block

@@ -14,8 +14,9 @@ import trio
 from trio.testing import assert_checkpoints
 
 from opencode_trio._process.child import Child
+from opencode_trio._process.output import plain
 from opencode_trio._protocol.v1.run_lines import parse_event_line
-from opencode_trio._run.ending import end_of_run, plain
+from opencode_trio._run.ending import end_of_run
 from opencode_trio._run.run import SETTLE_S, OwnedRun, RunPlan, _StderrReader
 from opencode_trio._turn.redaction import Redactor
 from opencode_trio.errors import (

@@ -12,19 +12,19 @@ import pytest
 import fake_server as fake
 from opencode_trio._json import Json
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1.messages import messages_of_turn, messages_since
-from opencode_trio._protocol.v1.stream_events import stream_event
-from opencode_trio._session.pending_asks import checked_answers, refusal, reply
-from opencode_trio._session.permission_rules import (
+from opencode_trio._protocol.v1 import routes
+from opencode_trio._protocol.v1.rules import (
     SessionRules,
     check_taken,
     rule,
+    rules_of,
     rules_to_answer,
-    session_rules,
 )
-from opencode_trio._session.remote_turn import newest_messages
+from opencode_trio._protocol.v1.stored import messages_of_turn, messages_since, newest_messages
+from opencode_trio._protocol.v1.stream_events import message_events, stream_event
+from opencode_trio._session.pending_asks import checked_answers, refusal, reply
 from opencode_trio._session.settings import check_scope, turn_settings
-from opencode_trio._turn.fold import TurnFold, settle
+from opencode_trio._turn.fold import TurnFold
 from opencode_trio._turn.guards import MAX_STEPS, TurnGuard, TurnLimits
 from opencode_trio._turn.session_tree import SessionTree
 from opencode_trio._turn.state import DeltaSorter, TurnState
@@ -72,23 +72,41 @@ from opencode_trio.events import (
     ],
 )
 def test_settings_as_rules(cfg: RunConfig, rules: list[Json]):
-    assert session_rules(cfg) == rules
+    assert rules_of(cfg) == rules
 
 
-def test_rules_of_one_turn_are_covered_by_those_of_the_next():
+async def test_rules_of_one_turn_are_covered_by_those_of_the_next():
     base, agent, turn = [rule("a", "*", "ask")], [rule("*", "*", "allow")], [rule("b", "*", "deny")]
-    rules = SessionRules(base)
-    assert rules.to_add([], agent) == []  # nothing to do, nothing to undo
-    assert not rules.needs_agent
-    first = rules.to_add(turn, [])
-    assert first == [*base, *turn]
-    rules.adding()
-    assert rules.needs_agent  # though nobody may ever hear that they were added
-    rules.added(first)
-    second = rules.to_add([], agent)
-    assert second == [*agent, *base]
-    rules.added(second)
-    assert rules.to_add([], agent) == []  # they stand last already
+    server: list[Json] = []  # the rules that it has
+    calls: list[str] = []
+    is_lost = False
+
+    async def send(call: Call[Any], /) -> Any:
+        calls.append(f"{call.method} {call.path}")
+        if call.path == "/agent":
+            return call.read([{"name": "build", "permission": agent}])
+        if call.path == "/session/ses_1":
+            server.extend((call.body or {})["permission"])
+            if is_lost:
+                raise OpenCodeServerError("lost")
+            return call.read({"id": "ses_1", "permission": server})
+        return call.read({})
+
+    rules = SessionRules(send, "ses_1", own=base, server=[])
+    await rules.apply([], None)
+    assert calls == []  # nothing to do, nothing to undo
+    await rules.apply(turn, None)
+    assert server == [*base, *turn]
+    is_lost = True
+    with pytest.raises(OpenCodeServerError):
+        await rules.apply([], None)
+    is_lost = False
+    del server[:]
+    await rules.apply([], None)  # nobody heard that they were added: they are added again
+    assert server == [*agent, *base]
+    calls.clear()
+    await rules.apply([], None)
+    assert [call for call in calls if call.startswith("PATCH")] == []  # they stand last already
 
 
 @pytest.mark.parametrize(
@@ -104,7 +122,7 @@ def test_rules_of_one_turn_are_covered_by_those_of_the_next():
     ],
 )
 def test_a_structured_answer_can_be_given(permission: Any, is_denied: bool):
-    added = rules_to_answer(session_rules(RunConfig(permission=permission)))
+    added = rules_to_answer(rules_of(RunConfig(permission=permission)))
     assert added == ([rule("StructuredOutput", "*", "allow")] if is_denied else [])
 
 
@@ -130,19 +148,22 @@ def test_a_turn_cannot_change_the_server(cfg: RunConfig):
 
 def test_options_lie_over_the_sessions_settings():
     session = RunConfig(model="p/session", agent="plan", max_steps=9)
-    settings = turn_settings(session, None, {})
+    settings = turn_settings(session, None, {}, rules_of)
     assert (settings.cfg, settings.limits.max_steps) == (session, 9)
     settings = turn_settings(
-        session, None, {"model": "p/turn", "run_cfg": RunConfig(agent="build"), "max_cost_usd": 1}
+        session,
+        None,
+        {"model": "p/turn", "run_cfg": RunConfig(agent="build"), "max_cost_usd": 1},
+        rules_of,
     )
     assert (settings.cfg.model, settings.cfg.agent) == ("p/turn", "build")
     assert settings.limits == TurnLimits(max_steps=9, max_cost_usd=1)
-    assert turn_settings(RunConfig(), None, {}).limits.max_steps == MAX_STEPS
+    assert turn_settings(RunConfig(), None, {}, rules_of).limits.max_steps == MAX_STEPS
     with pytest.raises(TypeError, match="modle"):
-        turn_settings(session, None, {"modle": "x"})
+        turn_settings(session, None, {"modle": "x"}, rules_of)
     for wrong in (0, -1, "1", True, float("nan")):
         with pytest.raises(OpenCodeConfigError, match="max_cost_usd"):
-            turn_settings(session, None, {"max_cost_usd": wrong})
+            turn_settings(session, None, {"max_cost_usd": wrong}, rules_of)
 
 
 # --- asks ------------------------------------------------------------------------------------
@@ -165,22 +186,22 @@ QUESTION = QuestionRequest(request_id="que_1", session_id="ses_1", questions=(AS
     ],
 )
 def test_answers_to_a_request_for_permission(answer: Any, body: Json):
-    call = reply(PERMISSION, answer)
+    call = reply(routes, PERMISSION, answer)
     assert (call.path, call.body) == ("/permission/per_1/reply", body)
 
 
 @pytest.mark.parametrize("answer", ["yes", True, None, ["once"]])
 def test_what_is_no_answer_is_refused(answer: Any):
     with pytest.raises(OpenCodeConfigError, match="on_permission"):
-        reply(PERMISSION, answer)
+        reply(routes, PERMISSION, answer)
 
 
 def test_answers_to_questions():
-    assert reply(QUESTION, [["a"]]).body == {"answers": [["a"]]}
-    assert reply(QUESTION, None).path == "/question/que_1/reject"
-    assert reply(QUESTION, Reject("no")).path == "/question/que_1/reject"
-    assert refusal(QUESTION).path == "/question/que_1/reject"
-    assert refusal(PERMISSION).body == {"reply": "reject"}
+    assert reply(routes, QUESTION, [["a"]]).body == {"answers": [["a"]]}
+    assert reply(routes, QUESTION, None).path == "/question/que_1/reject"
+    assert reply(routes, QUESTION, Reject("no")).path == "/question/que_1/reject"
+    assert refusal(routes, QUESTION).path == "/question/que_1/reject"
+    assert refusal(routes, PERMISSION).body == {"reply": "reject"}
     assert dict(PERMISSION) == {"id": "per_1"}
     assert len(PERMISSION) == 1
 
@@ -363,8 +384,8 @@ def test_a_recorded_turn_folds_alike_from_its_stream_and_from_its_messages():
     own = [m for m in whole if m["info"]["sessionID"] == root]
     others = [m for m in whole if m["info"]["sessionID"] != root]
     fold = TurnFold(root)
-    subagents = {"child": messages_since(others, message)}
-    settle(fold, messages_of_turn(own, message), subagents)
+    for found in [*messages_since(others, message), *messages_of_turn(own, message)]:
+        fold.replace(message_events(found))
     for name in ("total_cost", "steps", "final_text", "stop_reason", "token_usage"):
         assert getattr(fold, name) == getattr(live.fold, name), name
     assert fold.total_cost == pytest.approx(0.00048)
@@ -377,7 +398,7 @@ async def test_as_many_messages_as_opencode_can_tell(total: int, readable: bool,
     story = [{"info": {"id": f"msg_{n}"}} for n in range(total)]
     calls = 0
 
-    async def ask(call: Call[list[Json]]) -> list[Json]:
+    async def ask(call: Call[Any], /) -> Any:
         nonlocal calls
         calls += 1
         wanted = int(call.query.get("limit", total))
@@ -394,7 +415,7 @@ async def test_as_many_messages_as_opencode_can_tell(total: int, readable: bool,
 
 
 async def test_other_refusals_are_errors():
-    async def ask(call: Call[list[Json]]) -> list[Json]:
+    async def ask(call: Call[Any], /) -> Any:
         raise OpenCodeServerError("500", status_code=500)
 
     with pytest.raises(OpenCodeServerError, match="500"):
@@ -403,7 +424,8 @@ async def test_other_refusals_are_errors():
 
 def test_an_old_opencode_passes_over_permission_rules():
     rules = [rule("bash", "*", "deny")]
-    check_taken({}, [])
-    check_taken({"permission": [rule("*", "*", "allow"), *rules]}, rules)
+    check_taken(routes.session_record({}), [])
+    taken = {"permission": [rule("*", "*", "allow"), *rules]}
+    check_taken(routes.session_record(taken), rules)
     with pytest.raises(OpenCodeServerError, match="does not take permission rules"):
-        check_taken({"id": "ses_1"}, rules)
+        check_taken(routes.session_record({"id": "ses_1"}), rules)

@@ -12,6 +12,7 @@ import pytest
 
 from fake_server import FakeServer
 from opencode_trio._cli.task_file import read_run_config, read_tasks
+from opencode_trio._protocol.v1 import V1
 from opencode_trio._server.connection import Connection
 from opencode_trio._session.settings import OF_A_TURN, turn_settings
 from opencode_trio._swarm.task import AgentTask, settings_of
@@ -71,14 +72,14 @@ async def server_to_session(outer: RunConfig, inner: RunConfig, folder: Path) ->
         **(call.body or {}),
     }
     async with open_background() as tasks:
-        link = Connection(fake, url="fake", tasks=tasks, cfg=outer)
+        link = Connection(fake, V1, url="fake", tasks=tasks, cfg=outer)
         server = OpenCodeServer(link, workspace=str(folder), version="1.18.33")
         async with server.open_session(run_cfg=inner) as session:
             return session._plan.cfg
 
 
 async def session_to_turn(outer: RunConfig, inner: RunConfig, folder: Path) -> RunConfig:
-    return turn_settings(outer, outer, {"run_cfg": inner}).cfg
+    return turn_settings(outer, outer, {"run_cfg": inner}, V1.rules.rules_of).cfg
 
 
 def given(cfg: RunConfig) -> dict[str, Any]:
@@ -180,7 +181,7 @@ async def test_a_session_repeats_the_denials_of_its_server(tmp_path: Path) -> No
     fake.routes["POST /session"] = lambda call: {"id": "ses_1", "directory": "/w", **call.body}
     async with open_background() as tasks:
         cfg = RunConfig(permission={"bash": "deny"})
-        link = Connection(fake, url="fake", tasks=tasks, cfg=cfg)
+        link = Connection(fake, V1, url="fake", tasks=tasks, cfg=cfg)
         server = OpenCodeServer(link, workspace=str(tmp_path), version="1.18.33")
         async with server.open_session(run_cfg=RunConfig(permission="allow")):
             pass
@@ -193,9 +194,14 @@ async def test_a_session_repeats_the_denials_of_its_server(tmp_path: Path) -> No
 
 def test_a_turn_repeats_the_denials_of_its_session() -> None:
     session = RunConfig(permission={"bash": "deny"})
-    settings = turn_settings(session, None, {"run_cfg": RunConfig(permission="allow")})
+    settings = turn_settings(
+        session, None, {"run_cfg": RunConfig(permission="allow")}, V1.rules.rules_of
+    )
     assert [(r["permission"], r["action"]) for r in settings.rules] == [
         ("*", "allow"),
         ("bash", "deny"),
     ]
-    assert turn_settings(session, None, {"run_cfg": RunConfig(model="p/m")}).rules == ()
+    assert (
+        turn_settings(session, None, {"run_cfg": RunConfig(model="p/m")}, V1.rules.rules_of).rules
+        == ()
+    )

@@ -179,6 +179,7 @@ def test_classes_of_every_make(kind: Any):
     else:
         assert isinstance(answer, kind)
         assert (answer.name, answer.sizes, answer.inner.name) == ("a", [1], "b")
+    wrong: Any
     for wrong in ({"name": "a"}, {"name": "a", "sizes": ["x"]}, []):
         with pytest.raises(WrongAnswerError):
             output.read(wrong)

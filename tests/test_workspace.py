@@ -9,6 +9,7 @@ import pytest
 
 from fake_server import FakeServer
 from opencode_trio._checks import checked_workspace
+from opencode_trio._protocol.v1 import V1
 from opencode_trio._server.connection import Connection
 from opencode_trio._tasks import open_background
 from opencode_trio.client import AsyncOpenCodeClient
@@ -54,7 +55,7 @@ async def test_every_way_in_refuses_such_a_name(tmp_path: Path) -> None:
         async with open_swarm(client, workspace=workspace):
             pass
     async with open_background() as tasks:
-        link = Connection(FakeServer(), url="fake", tasks=tasks)  # of somebody else
+        link = Connection(FakeServer(), V1, url="fake", tasks=tasks)  # of somebody else
         server = OpenCodeServer(link, workspace=None, version="1.18.33")
         with pytest.raises(OpenCodeConfigError, match="is decoded by opencode"):
             async with server.open_session("/srv/feature%2Fx"):

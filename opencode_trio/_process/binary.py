@@ -15,8 +15,8 @@ import trio
 
 from opencode_trio._json import object_of, text_of
 from opencode_trio._process.isolation import host_environment, private_places
+from opencode_trio._process.output import how_it_ended
 from opencode_trio._process.scratch import make_scratch, no_temporary, remove_scratch
-from opencode_trio._run.ending import how_it_ended
 from opencode_trio._tasks import clear_away
 from opencode_trio.errors import OpenCodeBinaryNotFoundError, OpenCodeVersionError
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import signal
 import subprocess
 import tempfile
 from typing import IO, Protocol
@@ -216,3 +218,26 @@ class LineSplitter:
         self._pieces.clear()
         self._pending = 0
         return line
+
+
+# --- what it says, as text ----------------------------------------------------------------------
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def plain(text: str) -> str:
+    """Take the colours out of what was meant for a terminal."""
+    return COLOURS.sub("", text)
+
+
+def how_it_ended(exit_code: int) -> str:
+    """Put an exit status into words; a negative one is a signal's."""
+    if exit_code < 0:
+        return f"was killed by {signal_name(-exit_code)}"
+    return f"exited with status {exit_code}"
+
+
+def signal_name(number: int) -> str:
+    """Name a signal; real-time ones have no name."""
+    names = {member.value: member.name for member in signal.Signals}
+    return names.get(number, f"signal {number}")

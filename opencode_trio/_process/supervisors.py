@@ -92,7 +92,7 @@ def program() -> list[str]:
     import pkgutil  # noqa: PLC0415 - rarely needed
 
     try:  # in a zip, say
-        source = pkgutil.get_data("opencode_trio", Path(WARDEN).name)
+        source = pkgutil.get_data(__package__, Path(WARDEN).name)
     except OSError:
         source = None
     if source is None:

@@ -118,7 +118,7 @@ class Watch:
 
     def __init__(self, lifeline: int, host: int) -> None:
         self._lifeline, self._host, self._poll = lifeline, host, select.poll()
-        self._bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._change_signal, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (signal.SIGCHLD, signal.SIGTERM, *SURVIVED):
             signal.signal(number, take_note)
         signal.set_wakeup_fd(ring)
@@ -127,13 +127,15 @@ class Watch:
         # The last time, with the host, it is somebody else who does.
         prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR1)  # for a host that died before the line above
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._change_signal, select.POLLIN)
         self._poll.register(lifeline, select.POLLIN)
 
     def sleep(self, seconds: float | None = None) -> bool:
         """Sleep until something happens; return whether it was the word to end the family."""
         ready = dict(self._poll.poll(None if seconds is None else seconds * 1000))
-        told = self._bell in ready and signal.SIGTERM in os.read(self._bell, 65536)
+        told = self._change_signal in ready and signal.SIGTERM in os.read(
+            self._change_signal, 65536
+        )
         if self._lifeline in ready and self._host_let_go():
             self._poll.unregister(self._lifeline)  # end-of-file would end every later sleep, too
             told = True

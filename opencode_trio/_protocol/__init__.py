@@ -1,9 +1,11 @@
-"""How to talk to opencode: requests, events and stored messages, as values.
+"""How to talk to opencode: requests, events, stored messages and permission rules, as values.
 
-One folder for each line of opencode holds its routes, wire types, tool names, variables and
-quirks; nothing outside of this folder names any of them.
+One folder for each line of opencode holds its routes, wire types, rules, ids and quirks.  Nothing
+outside of this folder names any of them: it asks a `Dialect`.  (The environment, the settings file
+and the command line of a child are still those of 1.x, in `_process/`.)
 
-May import: errors, events, results, _json, config, asks, _checks.
+May import: errors, events, _json, config.
 
-Promises to the folders above: pure functions and values; bytes that make no sense never raise here.
+Promises to the folders above: pure functions and values; what makes no sense on the wire is kept,
+and never fatal.
 """

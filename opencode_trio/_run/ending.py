@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 
 import attrs
 
 from opencode_trio._json import text_of
+from opencode_trio._process.output import how_it_ended
 from opencode_trio._turn.ending import ANSWERED, RETURNED, error_of_end
 from opencode_trio._turn.fold import TurnFold
 from opencode_trio.errors import OpenCodeConfigError, OpenCodeError, OpenCodeProcessError
@@ -21,13 +21,6 @@ FAILED_REQUEST = re.compile(
     r'message="stream error" providerID=(\S+) .*?error\.error="((?:[^"\\]|\\.)*)"'
 )
 """What the log says of each request that a provider failed, also of those that are made again."""
-
-COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-def plain(text: str) -> str:
-    """Take the colours out of what was meant for a terminal."""
-    return COLOURS.sub("", text)
 
 
 def end_of_run(fold: TurnFold, exit_code: int | None) -> StopReason:
@@ -74,19 +67,6 @@ def _broken_off(result: RunResult) -> OpenCodeError:
     when = "in the middle of the turn" if result.events else "before the model was asked"
     how = how_it_ended(exit_code) + (f" {when}" if exit_code >= 0 else "")
     return OpenCodeProcessError(f"opencode {how}", exit_code=exit_code)
-
-
-def how_it_ended(exit_code: int) -> str:
-    """Put an exit status into words; a negative one is a signal's."""
-    if exit_code < 0:
-        return f"was killed by {signal_name(-exit_code)}"
-    return f"exited with status {exit_code}"
-
-
-def signal_name(number: int) -> str:
-    """Name a signal; real-time ones have no name."""
-    names = {member.value: member.name for member in signal.Signals}
-    return names.get(number, f"signal {number}")
 
 
 def _true_message(error: ErrorInfo, stderr: str) -> str:

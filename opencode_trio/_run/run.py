@@ -15,7 +15,13 @@ import trio
 
 from opencode_trio._json import text_of
 from opencode_trio._process.child import Child, open_child
-from opencode_trio._process.output import MAX_LINE_BYTES, LineSplitter, LineTooLongError, Spool
+from opencode_trio._process.output import (
+    MAX_LINE_BYTES,
+    LineSplitter,
+    LineTooLongError,
+    Spool,
+    plain,
+)
 from opencode_trio._process.scratch import shortage
 from opencode_trio._protocol.v1.run_lines import parse_event_line, run_event
 from opencode_trio._run.ending import (
@@ -23,7 +29,6 @@ from opencode_trio._run.ending import (
     FAILED_REQUEST,
     end_of_run,
     failure_of_run,
-    plain,
 )
 from opencode_trio._run.event_log import EventLog
 from opencode_trio._tasks import TrioRun

@@ -13,9 +13,8 @@ import attrs
 import trio
 
 from opencode_trio._checks import check_path, path_of
-from opencode_trio._json import text_of
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1.routes import get_session, providers
+from opencode_trio._protocol.dialect import Dialect
 from opencode_trio._server.event_stream import EventStream, Records
 from opencode_trio._tasks import TrioRun
 from opencode_trio._turn.session_tree import MAX_DEPTH
@@ -35,7 +34,7 @@ class Api(Protocol):
         """Send a call and read its answer; raises `OpenCodeServerError`."""
         ...
 
-    def open_events(self) -> Records:
+    def open_events(self, path: str) -> Records:
         """Open the event stream; raises `OpenCodeServerError`."""
         ...
 
@@ -53,6 +52,7 @@ class Connection:
 
     Args:
         api: the interface.
+        dialect: what the server speaks.
         url: where it is.
         password: what it wants; ``None`` if it wants none.
         tasks: where work runs that no caller's cancellation may interrupt.
@@ -67,6 +67,7 @@ class Connection:
     def __init__(
         self,
         api: Api,
+        dialect: Dialect,
         *,
         url: str,
         tasks: trio.Nursery,
@@ -78,11 +79,12 @@ class Connection:
         check_directory: Callable[[Path], None] | None = None,
     ) -> None:
         self.api = api
+        self.dialect = dialect
         self.url = url
         self.password = password
         self.cfg = cfg
         self.pid = pid
-        self.event_stream: EventStream = EventStream(api.open_events)
+        self.event_stream: EventStream = EventStream(dialect, api.open_events)
         self.gone: trio.Event = trio.Event()
         """Set when the server has ended, or its block has."""
         self.failure: OpenCodeServerError | None = None
@@ -168,7 +170,7 @@ class Connection:
     @trio.lowlevel.enable_ki_protection
     async def _run_warming(self, directory: str, warming: _Warming) -> None:
         try:
-            await self.call(providers(), directory)
+            await self.call(self.dialect.requests.providers(), directory)
         except OpenCodeServerError as exc:
             warming.failure = exc
         finally:
@@ -187,12 +189,11 @@ class Connection:
         session = event.session_id or ""
         try:
             for _ in range(MAX_DEPTH):
-                record = await self.call(get_session(session))
-                parent = text_of(record, "parentID")
-                if not parent:
+                record = await self.call(self.dialect.requests.get_session(session))
+                if not record.parent_id:
                     break
-                self.event_stream.tree.add(session, parent, text_of(record, "agent") or None)
-                session = parent
+                self.event_stream.tree.add(session, record.parent_id, record.agent)
+                session = record.parent_id
         except OpenCodeError as exc:
             _log.warning("cannot tell whose subagent asks: %s", exc)
         self.event_stream.dispatch(event)

@@ -9,6 +9,7 @@ heartbeat allows, it is opened again, and every turn is told that there is a gap
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -17,9 +18,8 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from opencode_trio._json import Json, text_of
-from opencode_trio._protocol.v1.ids import MessageIds
-from opencode_trio._protocol.v1.stream_events import payload_of, stream_event
+from opencode_trio._json import Json
+from opencode_trio._protocol.dialect import Dialect, MessageIds
 from opencode_trio._turn.session_tree import SessionTree
 from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import (
@@ -72,19 +72,20 @@ class EventStream:
     """Reads a server's event stream and hands it out by session tree.
 
     Args:
+        dialect: what the server speaks.
         open_events: opens the stream; raises `OpenCodeServerError` when it cannot, or breaks.
     """
 
-    def __init__(self, open_events: Callable[[], Records]) -> None:
+    def __init__(self, dialect: Dialect, open_events: Callable[[str], Records]) -> None:
         self.tree: SessionTree = SessionTree()
         """Every session with a parent that the stream has told of."""
-        self.ids: MessageIds = MessageIds()
-        """Makes message ids by the server's clock, which the stream tells."""
+        self._ids: MessageIds = dialect.message_ids()
         self.counts: StreamCounts = StreamCounts()
         self.disposals: int = 0
         """How often the server has let go of a directory, and of what it had read there."""
         self.failure: OpenCodeServerError | None = None
         """Why the stream is not open at the moment, if it failed."""
+        self._stream = dialect.stream
         self._open_events = open_events
         self._roots: dict[str, Subscriber] = {}
         self._strays: Callable[[Event], None] | None = None
@@ -99,6 +100,15 @@ class EventStream:
         """Wait until the stream is open and its first event has come."""
         while not self.is_connected:
             await self._connected.wait()
+
+    @property
+    def server_ms(self) -> float:
+        """The server's time, in milliseconds since the epoch, as far as known."""
+        return self._ids.server_ms(time.time() * 1000)
+
+    def new_message_id(self, *, after: str | None = None) -> str:
+        """Make a message id by the server's clock, later than all before it and than `after`."""
+        return self._ids.next(time.time() * 1000, secrets.token_bytes(32), after=after)
 
     def on_stray(self, take: Callable[[Event], None]) -> None:
         """Set who gets the events of sessions that belong to nobody known."""
@@ -133,7 +143,7 @@ class EventStream:
         heard = trio.current_time()
         with trio.CancelScope(deadline=heard + SILENCE_S) as alive:
             try:
-                async with self._open_events() as records:
+                async with self._open_events(self._stream.EVENT_STREAM) as records:
                     async for record in records:
                         now = trio.current_time()
                         if now > heard + SILENCE_S / 10:  # not each time: it has its price
@@ -171,18 +181,16 @@ class EventStream:
 
     def take(self, record: Json) -> None:
         """Take one record of the stream."""
-        if text_of(payload_of(record), "type") == "sync":
-            return  # the same event again, for replicas
-        self.counts.events += 1
-        event = stream_event(record)
-        if (note := NOTES.get(type(event))) is not None:
-            note(self, event)
-        if event.session_id is not None and not self.dispatch(event):
-            self._give_to_stray_handler(event)
+        for event in self._stream.read_record(record):
+            self.counts.events += 1
+            if (note := NOTES.get(type(event))) is not None:
+                note(self, event)
+            if event.session_id is not None and not self.dispatch(event):
+                self._give_to_stray_handler(event)
 
     def note_time(self, event: ServerConnected | ServerHeartbeat) -> None:
         """Learn the server's time, from the id of an event of its own."""
-        self.ids.saw(text_of(payload_of(event.raw), "id"), time.time() * 1000)
+        self._ids.saw(self._stream.server_id(event), time.time() * 1000)
 
     def note_parent(self, event: SessionCreated | SessionUpdated) -> None:
         """Learn whose subagent a session is."""

@@ -105,13 +105,15 @@ class HttpApi:
         return request
 
     @asynccontextmanager
-    async def open_events(self) -> AsyncGenerator[AsyncGenerator[Json]]:
+    async def open_events(self, path: str) -> AsyncGenerator[AsyncGenerator[Json]]:
         """Open the event stream of the whole server.
+
+        Args:
+            path: its route.
 
         Raises:
             OpenCodeServerError: from opening as from reading, when the stream breaks.
         """
-        path = "/global/event"
         with _mapped_errors(f"GET {path}", str(self._client.base_url), self._redactor):
             async with httpx_sse.aconnect_sse(self._client, "GET", path, timeout=PATIENT) as source:
                 if source.response.is_error:

@@ -9,21 +9,21 @@ import re
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 
-from opencode_trio._json import text_of
 from opencode_trio._process.binary import check_version
 from opencode_trio._process.child import Child, open_child
 from opencode_trio._process.isolation import ChildHome, home_of
 from opencode_trio._process.output import LineSplitter
 from opencode_trio._process.scratch import shortage
 from opencode_trio._process.untrusted_workspace import check_project
-from opencode_trio._protocol.v1.routes import health, info
+from opencode_trio._protocol.detection import server_version
+from opencode_trio._protocol.v1 import V1
 from opencode_trio._server.connection import Connection
 from opencode_trio._tasks import open_background
 from opencode_trio._turn.redaction import password_forms
@@ -124,6 +124,7 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Connection]) ->
             ):
                 connection = Connection(
                     api,
+                    V1,
                     url=url,
                     password=password,
                     tasks=tasks,
@@ -219,13 +220,4 @@ async def check_health(connection: Connection) -> str:
         OpenCodeServerError: the server does not answer as opencode does.
         OpenCodeVersionError: it is one that this library cannot drive.
     """
-    try:
-        answer = await connection.call(health())
-    except OpenCodeServerError as exc:
-        # 2.x has no such route, and answers every unknown one with a page of its web interface.
-        if exc.status_code == 200:
-            with suppress(OpenCodeServerError):
-                answer = await connection.call(info())
-                check_version(text_of(answer, "version"), of=connection.url)
-        raise
-    return check_version(text_of(answer, "version"), of=connection.url)
+    return check_version(await server_version(connection.call), of=connection.url)

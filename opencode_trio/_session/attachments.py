@@ -6,7 +6,6 @@ what the file held at the time.
 
 from __future__ import annotations
 
-import base64
 import mimetypes
 import os
 import zlib
@@ -14,31 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import attrs
 import trio
 
-from opencode_trio._json import Json, text_of
+from opencode_trio._protocol.values import Attachment
 from opencode_trio.errors import OpenCodeConfigError
-
-
-@attrs.frozen
-class Attachment:
-    """A file that is not on disk."""
-
-    data: bytes = attrs.field(repr=False)
-    """Its content."""
-    media_type: str
-    """Its kind, for example ``image/png`` or ``text/plain``."""
-    filename: str = ""
-    """What the model is told that it is called."""
-
 
 FileLike: TypeAlias = str | os.PathLike[str] | Attachment | tuple[bytes, str]
 """A path, or bytes with their media type."""
 
 
-async def file_parts(files: Sequence[FileLike]) -> list[Json]:
-    """Read files and put them into parts of a prompt.
+async def read_attachments(files: Sequence[FileLike]) -> list[Attachment]:
+    """Read the files that go with a prompt.
 
     Raises:
         OpenCodeConfigError: a file cannot be read, or is a damaged image.
@@ -51,7 +36,7 @@ async def file_parts(files: Sequence[FileLike]) -> list[Json]:
     for number, attachment in enumerate(attachments):
         if problem := damage_of(attachment):
             raise OpenCodeConfigError(f"files: {_name(attachment.filename, number)} {problem}")
-    return [_part(attachment) for attachment in attachments]
+    return attachments
 
 
 def damage_of(file: Attachment) -> str:
@@ -90,13 +75,12 @@ def _is_whole_png(data: bytes) -> bool:
     return False
 
 
-def images_of(parts: Sequence[Json]) -> list[str]:
-    """Name the images among the parts of a prompt, as errors call them."""
-    files = [part for part in parts if part.get("type") == "file"]
+def images_of(files: Sequence[Attachment]) -> list[str]:
+    """Name the images among files, as errors call them."""
     return [
-        f"{_name(text_of(part, 'filename'), number)} ({kind})"
-        for number, part in enumerate(files)
-        if (kind := text_of(part, "mime")).startswith("image/")
+        f"{_name(file.filename, number)} ({file.media_type})"
+        for number, file in enumerate(files)
+        if file.media_type.startswith("image/")
     ]
 
 
@@ -132,13 +116,3 @@ def _media_type(path: Path, data: bytes) -> str:
     except UnicodeDecodeError:
         return guess if guess != "text/plain" else "application/octet-stream"
     return "text/plain"
-
-
-def _part(file: Attachment) -> Json:
-    content = base64.b64encode(file.data).decode("ascii")
-    part = {
-        "type": "file",
-        "mime": file.media_type,
-        "url": f"data:{file.media_type};base64,{content}",
-    }
-    return part | ({"filename": file.filename} if file.filename else {})

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
 import trio
 
-from opencode_trio._json import is_sequence, object_of
+from opencode_trio._json import is_sequence
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1.routes import reject_question, reply_permission, reply_question
-from opencode_trio._protocol.v1.stream_events import payload_of
-from opencode_trio._turn.session_tree import SessionTree
+from opencode_trio._protocol.dialect import Requests
+from opencode_trio._server.connection import Connection
+from opencode_trio._session.remote_turn import RemoteTurn
 from opencode_trio._turn.state import TurnState
 from opencode_trio.asks import (
     PERMISSION_ANSWERS,
@@ -69,7 +69,7 @@ class PendingAsks:
     """Answers a turn's asks: by handlers, each in a task of its own, by hand, or with no.
 
     Args:
-        call: sends a call to the server.
+        remote: the turn on its server.
         tasks: where handlers run.
         handlers: who answers.
         crashed: told when a handler raised, or gave an impossible answer.
@@ -77,12 +77,13 @@ class PendingAsks:
 
     def __init__(
         self,
-        call: Callable[[Call[Any]], Awaitable[Any]],
+        remote: RemoteTurn,
         tasks: trio.Nursery,
         handlers: AskHandlers,
         crashed: Callable[[BaseException], None],
     ) -> None:
-        self._call = call
+        self._send = remote.call
+        self._requests = remote.connection.dialect.requests
         self._tasks = tasks
         self._handlers = handlers
         self._crashed = crashed
@@ -129,14 +130,14 @@ class PendingAsks:
             OpenCodeConfigError: this is no possible answer; the request still waits.
         """
         entry = self._open[request_id]
-        await self._send(reply(entry.request, answer))
+        await self._answer(reply(self._requests, entry.request, answer))
         self.settled(request_id)
 
     @trio.lowlevel.enable_ki_protection
     async def _refuse(self, entry: _Open) -> None:
         _log.info("nobody is there to answer %r: refused", entry.request)
         try:
-            await self._send(refusal(entry.request))
+            await self._answer(refusal(self._requests, entry.request))
         except OpenCodeError as exc:
             self._crashed(exc)
         self.settled(entry.request.request_id)
@@ -149,7 +150,7 @@ class PendingAsks:
                 answer = handler(entry.request)
                 if inspect.isawaitable(answer):
                     answer = await answer
-                await self._send(reply(entry.request, answer))
+                await self._answer(reply(self._requests, entry.request, answer))
                 self.settled(entry.request.request_id)
         except trio.Cancelled:
             raise
@@ -160,9 +161,9 @@ class PendingAsks:
         finally:
             self.handler_tasks.discard(task)
 
-    async def _send(self, call: Call[Any]) -> None:
+    async def _answer(self, call: Call[Any]) -> None:
         try:
-            await self._call(call)
+            await self._send(call)
         except OpenCodeServerError as exc:
             if exc.status_code not in GONE:
                 raise
@@ -170,19 +171,19 @@ class PendingAsks:
 
 
 def request_of(
-    event: PermissionAsked | QuestionAsked, turn: TurnState, tree: SessionTree
+    event: PermissionAsked | QuestionAsked, turn: TurnState, connection: Connection
 ) -> AskRequest:
     """Make the request that a handler gets.
 
     Args:
         event: what asks.
         turn: what is known of the turn, which names agents and tools.
-        tree: whose subagent is who.
+        connection: its server, which knows whose subagent is who.
     """
     if isinstance(event, QuestionAsked):
-        return QuestionRequest(**_common(event, turn, tree), questions=event.questions)
+        return QuestionRequest(**_common(event, turn, connection), questions=event.questions)
     return PermissionRequest(
-        **_common(event, turn, tree),
+        **_common(event, turn, connection),
         tool=turn.tools.get(event.call_id or "") or event.permission,
         permission=event.permission,
         patterns=event.patterns,
@@ -192,52 +193,55 @@ def request_of(
 
 
 def _common(
-    event: PermissionAsked | QuestionAsked, turn: TurnState, tree: SessionTree
+    event: PermissionAsked | QuestionAsked, turn: TurnState, connection: Connection
 ) -> dict[str, Any]:
     session = event.session_id or ""
+    tree = connection.event_stream.tree
     return {
         "request_id": event.request_id,
         "session_id": session,
         "parent_id": None if session == turn.root else tree.parent_of(session),
         "depth": tree.depth(session, turn.root),
         "agent": turn.agents.get(session) or tree.agent_of(session),
-        "raw": object_of(payload_of(event.raw).get("properties")),
+        "raw": connection.dialect.stream.details(event),
     }
 
 
-def refusal(request: AskRequest) -> Call[Any]:
+def refusal(requests: Requests, request: AskRequest) -> Call[Any]:
     """Build the call that says no."""
     if isinstance(request, QuestionRequest):
-        return reject_question(request.request_id)
-    return reply_permission(request.request_id, "reject")
+        return requests.reject_question(request.session_id, request.request_id)
+    return requests.reply_permission(request.session_id, request.request_id, "reject")
 
 
-def reply(request: AskRequest, answer: object) -> Call[Any]:
+def reply(requests: Requests, request: AskRequest, answer: object) -> Call[Any]:
     """Build the call that gives an answer.
 
     Raises:
         OpenCodeConfigError: it is no possible answer to this request.
     """
     if isinstance(request, QuestionRequest):
-        return _question_reply(request, answer)
-    return _permission_reply(request, answer)
+        return _question_reply(requests, request, answer)
+    return _permission_reply(requests, request, answer)
 
 
-def _permission_reply(request: AskRequest, answer: object) -> Call[Any]:
+def _permission_reply(requests: Requests, request: AskRequest, answer: object) -> Call[Any]:
     if isinstance(answer, Reject):
-        return reply_permission(request.request_id, "reject", answer.why or None)
+        why = answer.why or None
+        return requests.reply_permission(request.session_id, request.request_id, "reject", why)
     if isinstance(answer, str) and answer in PERMISSION_ANSWERS:
-        return reply_permission(request.request_id, answer)
+        return requests.reply_permission(request.session_id, request.request_id, answer)
     expected = ", ".join(map(repr, PERMISSION_ANSWERS))
     raise OpenCodeConfigError(
         f"on_permission answered {answer!r}; expected {expected} or Reject('why')"
     )
 
 
-def _question_reply(request: QuestionRequest, answer: object) -> Call[Any]:
+def _question_reply(requests: Requests, request: QuestionRequest, answer: object) -> Call[Any]:
     if answer is None or isinstance(answer, Reject):
-        return reject_question(request.request_id)
-    return reply_question(request.request_id, checked_answers(request.questions, answer))
+        return requests.reject_question(request.session_id, request.request_id)
+    answers = checked_answers(request.questions, answer)
+    return requests.reply_question(request.session_id, request.request_id, answers)
 
 
 def checked_answers(questions: Sequence[Question], answers: object) -> list[list[str]]:

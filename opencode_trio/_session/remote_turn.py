@@ -1,25 +1,15 @@
-"""What the server has stored of a turn, and what it is doing: asked for, not listened to."""
+"""A turn as its server has it: what is stored of it, and what it is doing.  Asked for, not heard."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import TypeVar
 
 import attrs
 import trio
 
-from opencode_trio._json import Json, text_of
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1 import routes as endpoints
-from opencode_trio._protocol.v1.messages import (
-    broken_compactions,
-    has_message,
-    messages_of_turn,
-    messages_since,
-)
-from opencode_trio._protocol.v1.stream_events import stream_event
-from opencode_trio._reconcile import answers_in
 from opencode_trio._server.connection import Connection
 from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import Event, PermissionAsked, QuestionAsked
@@ -33,20 +23,13 @@ POLL_S = 0.05
 
 NOT_FOUND = 404
 
-UNTOLD = 400
-"""The status of a message that opencode has and cannot tell: from 1.15 on those that asked for a
-structured answer, unless they are told among others that are not the session's whole story."""
-
-FORGET_S = 2.0
+CLEAR_UP_S = 2.0
 """To delete what is left of a turn: milliseconds, unless somebody else has begun another."""
-
-SPARE_MESSAGES = 10
-"""Read beyond those that a turn is known to have: what opencode itself puts in."""
 
 
 @attrs.frozen
 class RemoteTurn:
-    """The stored side of a session, and of one of its turns."""
+    """A session on its server, and one of its turns."""
 
     connection: Connection
     root: str
@@ -55,7 +38,7 @@ class RemoteTurn:
     message_id: str = ""
     """The user's message, which begins the turn."""
 
-    async def call(self, call: Call[T]) -> T:
+    async def call(self, call: Call[T], /) -> T:
         """Send a call, in the turn's directory; raises `OpenCodeServerError`."""
         return await self.connection.call(call, self.directory)
 
@@ -66,53 +49,41 @@ class RemoteTurn:
 
     async def exists(self) -> bool:
         """Say whether the server has the user's message."""
-        try:
-            await self.call(endpoints.message(self.root, self.message_id))
-        except OpenCodeServerError as exc:
-            if exc.status_code not in {NOT_FOUND, UNTOLD}:
-                raise
-            return exc.status_code == UNTOLD
-        return True
+        stored = self.connection.dialect.stored
+        return await stored.has_message(self.call, self.root, self.message_id)
 
     async def is_deleted(self) -> bool:
         """Say whether the session is gone, as far as the server answers."""
         try:
-            await self.call(endpoints.get_session(self.root))
+            await self.call(self.connection.dialect.requests.get_session(self.root))
         except OpenCodeServerError as exc:
             return exc.status_code == NOT_FOUND
         return False
 
-    async def messages(self, expected: int | None = None) -> list[Json]:
-        """Read the turn's own assistant messages.
+    async def messages(self, expected: int | None = None) -> list[Sequence[Event]]:
+        """Read the turn's own assistant messages, each as the events that would make it.
 
         Args:
             expected: how many there are, as far as known; a long conversation is then not read
                 from its beginning.
         """
-        if expected is not None:
-            limit = 2 * expected + SPARE_MESSAGES
-            stored = await self._newest(self.root, limit)
-            if has_message(stored, self.message_id):
-                return messages_of_turn(stored, self.message_id)
-        stored = await self._newest(self.root)
-        return messages_of_turn(stored, self.message_id)
+        stored = self.connection.dialect.stored
+        return await stored.turn_messages(self.call, self.root, self.message_id, expected)
 
     async def subagent_messages(
         self, sessions: Iterable[str], former: Container[str]
-    ) -> dict[str, list[Json]]:
-        """Read what subagents wrote in the turn, by session.
+    ) -> list[Sequence[Event]]:
+        """Read what subagents wrote in the turn, likewise.
 
         Args:
             sessions: of the subagents.
             former: those that former turns began.
         """
-        found: dict[str, list[Json]] = {}
+        stored = self.connection.dialect.stored
+        found: list[Sequence[Event]] = []
         for session in sessions:
-            stored = await self._newest(session)
-            is_former = session in former
-            found[session] = (
-                messages_since(stored, self.message_id) if is_former else answers_in(stored)
-            )
+            since = self.message_id if session in former else None
+            found += await stored.subagent_messages(self.call, session, since)
         return found
 
     async def find_subagents(self) -> None:
@@ -120,28 +91,23 @@ class RemoteTurn:
         parents = [self.root]
         while parents:
             parent = parents.pop()
-            for info in await self.call(endpoints.children(parent)):
-                child = text_of(info, "id")
-                self.connection.event_stream.tree.add(child, parent, text_of(info, "agent") or None)
-                parents.append(child)
+            for child in await self.call(self.connection.dialect.requests.children(parent)):
+                self.connection.event_stream.tree.add(child.session_id, parent, child.agent)
+                parents.append(child.session_id)
 
     async def asks(self) -> list[PermissionAsked | QuestionAsked]:
         """Read what waits for an answer in the session's tree, as the events that told it."""
         family = self._family
         found: list[Event] = []
-        for kind, call in (
-            ("permission.asked", endpoints.permissions()),
-            ("question.asked", endpoints.questions()),
-        ):
-            asks = [ask for ask in await self.call(call) if ask.get("sessionID") in family]
-            found += [stream_event({"type": kind, "properties": ask}) for ask in asks]
-        return [event for event in found if isinstance(event, PermissionAsked | QuestionAsked)]
+        for call in self.connection.dialect.requests.open_asks():
+            asks_there = await self.call(call)
+            found += asks_there
+        asks = (e for e in found if isinstance(e, PermissionAsked | QuestionAsked))
+        return [ask for ask in asks if ask.session_id in family]
 
     async def states(self) -> list[Event]:
         """Read what those of the turn's tree are at that are not idle, as the events that told it."""
-        states = (await self._working()).items()
-        told = [{"sessionID": session, "status": state} for session, state in states]
-        return [stream_event({"type": "session.status", "properties": one}) for one in told]
+        return list((await self._working()).values())
 
     async def is_idle(self) -> bool:
         """Say whether neither the session nor a subagent works, as far as the server answers."""
@@ -173,8 +139,8 @@ class RemoteTurn:
     def _family(self) -> set[str]:
         return {self.root, *self.subagents}
 
-    async def _working(self) -> Json:
-        states = await self.call(endpoints.statuses())
+    async def _working(self) -> dict[str, Event]:
+        states = await self.call(self.connection.dialect.requests.working())
         return {session: states[session] for session in states.keys() & self._family}
 
     @trio.lowlevel.enable_ki_protection
@@ -191,63 +157,23 @@ class RemoteTurn:
     @trio.lowlevel.enable_ki_protection
     async def _abort(self, session: str) -> OpenCodeServerError | None:
         try:
-            await self.call(endpoints.abort(session))
+            await self.call(self.connection.dialect.requests.abort(session))
         except OpenCodeServerError as exc:
             _log.debug("%s", exc)
             return exc
         return None
 
-    async def forget_compactions(self, expected: int) -> None:
-        """Delete what is left of compactions that were broken off.
-
-        opencode would take them up again with the session's next prompt, and answer that one with
-        what comes of them.
+    async def clear_up(self, expected: int) -> None:
+        """Delete what a turn that failed has left for the next one to take up.
 
         Args:
             expected: how many messages the turn has, as far as known.
         """
+        stored = self.connection.dialect.stored
         try:
-            with trio.move_on_after(FORGET_S):
+            with trio.move_on_after(CLEAR_UP_S):
                 await self.wait_idle()
-                stored = await self._newest(self.root, 2 * expected + SPARE_MESSAGES)
-                for message in broken_compactions(stored, self.message_id):
-                    await self.call(endpoints.delete_message(self.root, message))
+                for call in await stored.leftovers(self.call, self.root, self.message_id, expected):
+                    await self.call(call)
         except OpenCodeServerError as exc:
-            _log.warning("could not see to broken compactions: %s", exc)
-
-    async def _newest(self, session: str, limit: int | None = None) -> list[Json]:
-        return await newest_messages(self.call, session, limit)
-
-
-async def newest_messages(
-    ask: Callable[[Call[list[Json]]], Awaitable[list[Json]]], session: str, limit: int | None
-) -> list[Json]:
-    """Read a session's newest messages, the oldest first, or as many of them as opencode can tell.
-
-    Of a session that was asked for a structured answer that is all but the first; see `UNTOLD`.
-
-    Args:
-        ask: sends a call, and may raise `OpenCodeServerError`.
-        session: the session.
-        limit: the most messages; ``None`` is all.
-    """
-    try:
-        return await ask(endpoints.messages(session, limit))
-    except OpenCodeServerError as exc:
-        if exc.status_code != UNTOLD:
-            raise
-    found: list[Json] = []
-    more, grows = 1, True  # how many there are nobody tells: gallop until it is one too many
-    while more:
-        wanted = len(found) + more
-        try:
-            found = await ask(endpoints.messages(session, wanted))
-        except OpenCodeServerError as exc:
-            if exc.status_code != UNTOLD:
-                raise
-            grows = False
-        else:
-            if len(found) < wanted:
-                break  # all there are, now
-        more = more * 2 if grows else more // 2
-    return found
+            _log.warning("could not delete what a broken turn has left: %s", exc)

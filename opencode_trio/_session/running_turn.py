@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from opencode_trio._json import Json
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1.messages import is_cut_off
+from opencode_trio._protocol.values import Answer, Attachment
 from opencode_trio._server.connection import Connection, copy_of
 from opencode_trio._session.abortable_request import AbortableRequest, bounded_end
 from opencode_trio._session.event_buffer import EventBuffer
@@ -57,8 +56,10 @@ class TurnPlan:
     directory: str
     message_id: str
     """The user's message, which begins the turn."""
-    call: Call[Json]
+    call: Call[Answer]
     """What begins it; its answer ends it."""
+    files: Sequence[Attachment] = ()
+    """What goes with the prompt."""
     handlers: AskHandlers = attrs.field(factory=AskHandlers)
     limits: TurnLimits = attrs.field(factory=TurnLimits)
     fail_if_silent_s: float | None = None
@@ -73,14 +74,14 @@ class RunningTurn:
     """A turn on its way.  Its reader knows it as a `Turn`."""
 
     def __init__(self, connection: Connection, plan: TurnPlan, tasks: trio.Nursery) -> None:
-        self._link = connection
+        self._connection = connection
         self._plan = plan
         self._tasks = tasks
         remote = RemoteTurn(connection, plan.root, plan.directory, plan.message_id)
         former = frozenset(remote.subagents)
         self._state = TurnState(plan.root, plan.message_id, TurnGuard(plan.limits), former)
-        self._reconciler = TurnReconciler(remote, self._state, plan.call)
-        self.asks: PendingAsks = PendingAsks(remote.call, tasks, plan.handlers, self._fail)
+        self._reconciler = TurnReconciler(remote, self._state, plan.call, plan.files)
+        self.asks: PendingAsks = PendingAsks(remote, tasks, plan.handlers, self._fail)
         self.buffer: EventBuffer = EventBuffer()
         if not plan.listened_to:
             self.buffer.close()
@@ -106,7 +107,7 @@ class RunningTurn:
         return max([self.message_id, *self._state.answers])
 
     @property
-    def request(self) -> AbortableRequest[Json]:
+    def request(self) -> AbortableRequest[Answer]:
         """What the agent does for it."""
         return self._reconciler.request
 
@@ -119,7 +120,7 @@ class RunningTurn:
 
     def check_run(self) -> None:
         """Check that the caller is in the turn's `trio.run`; see `Connection.check_run`."""
-        self._link.check_run()
+        self._connection.check_run()
 
     async def wait_told(self) -> None:
         """Wait for the end, and raise what failed the turn."""
@@ -177,7 +178,7 @@ class RunningTurn:
         match event:
             case PermissionAsked() | QuestionAsked():
                 if not self._told.is_set():
-                    self.asks.asked(request_of(event, self._state, self._link.event_stream.tree))
+                    self.asks.asked(request_of(event, self._state, self._connection))
             case (
                 PermissionReplied(request_id=name)
                 | QuestionReplied(request_id=name)
@@ -205,10 +206,10 @@ class RunningTurn:
         await self.request.run()
         try:
             answer = self.request.answer()
-            await self._reconciler.settle(answer or {})
+            await self._reconciler.settle(answer or Answer())
             if not self._reconciler.is_abandoned:
                 await self._reconciler.check_is_there()
-                self._reconciler.check_is_taken_up(answer or {})
+                self._reconciler.check_is_taken_up(answer or Answer())
             self._conclude(answer)
             if self._stop_reason not in RETURNED:
                 await self._reconciler.clear_up()
@@ -268,10 +269,10 @@ class RunningTurn:
         if self._failure is not None and not self._failure_is_told:
             raise self._failure
 
-    def _conclude(self, answer: Json | None) -> None:
+    def _conclude(self, answer: Answer | None) -> None:
         fold = self._state.fold
         stop = fold.stop_reason or "incomplete"
-        is_none = answer is None or is_cut_off(answer, self.message_id)
+        is_none = answer is None or answer.is_cut_off
         was_aborted = self._reconciler.is_abandoned or is_none
         if was_aborted and stop not in ANSWERED:
             stop = "cancelled"  # opencode does not always say so

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import attrs
 
 from opencode_trio._json import Json
 from opencode_trio._session.attachments import FileLike
-from opencode_trio._session.permission_rules import session_rules
 from opencode_trio._turn.guards import LONGEST_RETRY_WAIT_S, MAX_STEPS, TurnLimits
 from opencode_trio.config import RunConfig, layered, setting_names
 from opencode_trio.errors import OpenCodeConfigError
@@ -60,7 +59,10 @@ class TurnSettings:
 
 
 def turn_settings(
-    session: RunConfig, server: RunConfig | None, options: TurnOptions
+    session: RunConfig,
+    server: RunConfig | None,
+    options: TurnOptions,
+    rules_of: Callable[[RunConfig], Sequence[Json]],
 ) -> TurnSettings:
     """Lay a turn's options over its session's settings.
 
@@ -81,7 +83,7 @@ def turn_settings(
     return TurnSettings(
         cfg=cfg,
         # Laid over the session's, so that what this one denies by name stays denied.
-        rules=session_rules(cfg) if changes_rules else (),
+        rules=rules_of(cfg) if changes_rules else (),
         limits=TurnLimits(
             max_steps=cfg.max_steps or MAX_STEPS,
             max_cost_usd=_positive(options, "max_cost_usd"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -13,13 +11,12 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from opencode_trio._json import Json
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1.ids import RANDOM_CHARACTERS
+from opencode_trio._protocol.dialect import SessionRules
+from opencode_trio._protocol.values import Answer, Attachment, SessionRecord
 from opencode_trio._server.connection import Connection
 from opencode_trio._session.abortable_request import AbortableRequest, run_to_answer
 from opencode_trio._session.pending_asks import AskHandlers
-from opencode_trio._session.permission_rules import Rulebook
 from opencode_trio._session.remote_turn import RemoteTurn
 from opencode_trio._session.running_turn import RunningTurn, TurnPlan, open_running_turn
 from opencode_trio._session.settings import TurnSettings
@@ -48,15 +45,15 @@ class TurnQueue:
 
     Args:
         stored: the session.
-        rulebook: its rules.
+        rules: its permission rules.
         audience: of its turns.
     """
 
-    def __init__(self, remote: RemoteTurn, rulebook: Rulebook, listeners: TurnListeners) -> None:
+    def __init__(self, remote: RemoteTurn, rules: SessionRules, listeners: TurnListeners) -> None:
         self.latest: str | None = None
         """The newest message that is known; what comes must have a later id."""
         self._remote = remote
-        self._rulebook = rulebook
+        self._rules = rules
         self._listeners = listeners
         # Handed from waiter to waiter, in order; unlike a `Lock`, any task may release it.
         self._free = trio.Semaphore(1)
@@ -94,18 +91,24 @@ class TurnQueue:
 
     @asynccontextmanager
     async def turn(
-        self, call: Callable[[str], Call[Json]], settings: TurnSettings, *, listen: bool
+        self,
+        call: Callable[[str], Call[Answer]],
+        settings: TurnSettings,
+        *,
+        files: Sequence[Attachment] = (),
+        listen: bool,
     ) -> AsyncGenerator[Turn]:
         """Take the floor for a turn; see `open_running_turn`.
 
         Args:
             call: makes the prompt, of the id that its message shall have.
             settings: of the turn.
+            files: what goes with the prompt.
             listen: whether somebody reads the events.
         """
         async with self.exclusive():
             await self._prepare(settings)
-            plan = self._plan(call, settings, listen=listen)
+            plan = self._plan(call, settings, files=files, listen=listen)
             running: RunningTurn | None = None
             try:
                 async with open_running_turn(self._remote.connection, plan) as running:
@@ -122,7 +125,7 @@ class TurnQueue:
         try:
             with scope:
                 await self._remote.connection.warm(self._remote.directory)
-                await self._rulebook.open_at(settings.rules, settings.cfg.agent)
+                await self._rules.apply(settings.rules, settings.cfg.agent)
         finally:
             self._preparing = None
         if scope.cancel_called:
@@ -154,16 +157,20 @@ class TurnQueue:
             await self._remote.abort()
 
     def _plan(
-        self, call: Callable[[str], Call[Json]], settings: TurnSettings, *, listen: bool
+        self,
+        call: Callable[[str], Call[Answer]],
+        settings: TurnSettings,
+        *,
+        files: Sequence[Attachment],
+        listen: bool,
     ) -> TurnPlan:
-        randomness = secrets.token_bytes(RANDOM_CHARACTERS)
-        ids = self._remote.connection.event_stream.ids
-        message_id = ids.next(time.time() * 1000, randomness, after=self.latest)
+        message_id = self._remote.connection.event_stream.new_message_id(after=self.latest)
         return TurnPlan(
             root=self._remote.root,
             directory=self._remote.directory,
             message_id=message_id,
             call=call(message_id),
+            files=files,
             handlers=attrs.evolve(self._listeners.handlers, by_hand=settings.by_hand),
             limits=settings.limits,
             fail_if_silent_s=settings.fail_if_silent_s,
@@ -177,8 +184,7 @@ class SessionPlan:
     """What a session is made of."""
 
     connection: Connection
-    record: Json
-    """The server's record of it."""
+    record: SessionRecord
     cfg: RunConfig
-    rulebook: Rulebook
+    rules: SessionRules
     listeners: TurnListeners

@@ -6,28 +6,28 @@ The answer ends the turn, and what is stored is the truth of it; the event strea
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 import trio
 
-from opencode_trio._json import Json, number_of, object_of, objects_of, text_of
 from opencode_trio._protocol.calls import Call
-from opencode_trio._protocol.v1.ids import LATEST_MS
-from opencode_trio._protocol.v1.messages import is_cut_off, is_whole_turn
-from opencode_trio._protocol.v1.stream_events import message_events
-from opencode_trio._reconcile import is_of_a_former_turn
+from opencode_trio._protocol.values import Answer, Attachment
 from opencode_trio._server.connection import LOST
 from opencode_trio._session.abortable_request import AbortableRequest
 from opencode_trio._session.attachments import images_of
 from opencode_trio._session.remote_turn import RemoteTurn
 from opencode_trio._turn.ending import turn_error
-from opencode_trio._turn.fold import settle
 from opencode_trio._turn.state import TurnState
 from opencode_trio.asks import AskRequest, QuestionRequest
 from opencode_trio.errors import OpenCodeError, OpenCodeServerError
-from opencode_trio.events import Event, PermissionReplied, QuestionReplied, SessionIdle
+from opencode_trio.events import (
+    Event,
+    MessageUpdated,
+    PermissionReplied,
+    QuestionReplied,
+    SessionIdle,
+)
 
 _log = logging.getLogger("opencode_trio")
 
@@ -42,6 +42,9 @@ have told is read from what is stored, which costs a busy server more than the w
 
 PROMPT_ATTEMPTS = 3
 """A prompt that has not arrived is sent again, under the same id."""
+
+CLOCK_STEP_MS = 1000.0
+"""How late an event's time can be by its way here.  More is a clock that was set back."""
 
 ARRIVES_S = 0.2
 """What is on its way when a connection breaks is stored after this, or never."""
@@ -64,14 +67,18 @@ class TurnReconciler:
         stored: the turn, as it is stored.
         live: the turn, as the stream tells it.
         call: the prompt.
+        files: what goes with it.
     """
 
-    def __init__(self, stored: RemoteTurn, live: TurnState, call: Call[Json]) -> None:
+    def __init__(
+        self, stored: RemoteTurn, live: TurnState, call: Call[Answer], files: Sequence[Attachment]
+    ) -> None:
         self._remote = stored
         self._state = live
         self._call = call
+        self._files = files
         self._moved = trio.Event()  # replaced with each event that may end a wait
-        self.request: AbortableRequest[Json] = AbortableRequest(
+        self.request: AbortableRequest[Answer] = AbortableRequest(
             stored, self._ask, has_begun=lambda: live.has_begun
         )
         """Its answer is empty if it was lost on the way."""
@@ -85,7 +92,7 @@ class TurnReconciler:
         self._moved.set()
         self._moved = trio.Event()
 
-    async def settle(self, answer: Json) -> None:
+    async def settle(self, answer: Answer) -> None:
         """Put what is stored of the turn in the place of what the stream told.
 
         Args:
@@ -98,14 +105,16 @@ class TurnReconciler:
         if self.has_gap:
             await self._remote.find_subagents()
         known = self._state.answers
-        whole = not self.has_gap and is_whole_turn(answer, self._remote.message_id, known)
-        turn = [answer] if whole else await self._remote.messages(len(known))
+        is_all = answer.replies_to_prompt and known == {answer.message_id} and not self.has_gap
+        turn = [answer.events] if is_all else await self._remote.messages(len(known))
         subagents = await self._remote.subagent_messages(self._subagents(), self._state.former)
-        settle(self._state.fold, turn, subagents)
+        # The session's own come last, for the last word decides what the turn's end is called.
+        for message in [*subagents, *turn]:
+            self._state.fold.replace(message)
 
     async def clear_up(self) -> None:
         """Leave nothing of a turn that failed for the next one to take up."""
-        await self._remote.forget_compactions(len(self._state.answers))
+        await self._remote.clear_up(len(self._state.answers))
 
     async def true_reason(self, error: OpenCodeError) -> OpenCodeError:
         """Find out why there is no answer; for a prompt that cannot run only the stream tells."""
@@ -123,7 +132,7 @@ class TurnReconciler:
 
     def _with_images(self, error: OpenCodeError) -> OpenCodeError:
         """Name the images of a prompt that was refused: opencode does so if it cannot decode one."""
-        images = images_of(objects_of(object_of(self._call.body).get("parts")))
+        images = images_of(self._files)
         if not images:
             return error
         text = (
@@ -143,17 +152,14 @@ class TurnReconciler:
         if self._state.fold.last_error is not None and await self._remote.is_deleted():
             raise deleted()
 
-    def check_is_taken_up(self, answer: Json) -> None:
+    def check_is_taken_up(self, answer: Answer) -> None:
         """See that opencode did not take a former prompt for a later one.
 
         Raises:
             OpenCodeServerError: it did, and has answered with what it had said before.
         """
-        created_ms = number_of(object_of(object_of(answer.get("info")).get("time")), "created")
-        ahead_ms = created_ms - self._remote.connection.event_stream.ids.server_ms(
-            time.time() * 1000
-        )
-        if ahead_ms > LATEST_MS and is_of_a_former_turn(answer, self._remote.message_id):
+        ahead_ms = answer.created_ms - self._remote.connection.event_stream.server_ms
+        if answer.is_of_former_turn and ahead_ms > CLOCK_STEP_MS:
             raise OpenCodeServerError(
                 "opencode passed over the prompt: the server's clock was set back, and is "
                 f"{ahead_ms / 1000:.0f} s behind the session's last message; "
@@ -175,7 +181,8 @@ class TurnReconciler:
         turn = await self._remote.messages()
         waited = pending()
         listed = await self._remote.asks()
-        own = {text_of(object_of(message.get("info")), "id") for message in turn}
+        told = [*chain.from_iterable(subagents), *chain.from_iterable(turn)]
+        own = {event.message_id for event in told if isinstance(event, MessageUpdated)}
         asks = [  # opencode may keep some of a former turn, which an abort has cut off
             ask
             for ask in listed
@@ -189,16 +196,15 @@ class TurnReconciler:
         idle = (retried & self._state.retrying) - {state.session_id for state in states}
         ids = {ask.request_id for ask in listed}
         answered = [ask for ask in pending() if ask in waited and ask.request_id not in ids]
-        messages = [*chain.from_iterable(subagents.values()), *turn]
         return [
-            *chain.from_iterable(map(message_events, messages)),
+            *told,
             *map(_reply_to, answered),
             *asks,
             *states,
             *(SessionIdle(session_id=session) for session in idle),
         ]
 
-    async def _ask(self) -> Json:
+    async def _ask(self) -> Answer:
         for attempt in count(1):
             try:
                 return await self._remote.call(self._call)
@@ -214,18 +220,13 @@ class TurnReconciler:
                 if attempt == PROMPT_ATTEMPTS:
                     raise
         self.has_gap = True
-        return {}
+        return Answer()
 
-    async def _catch_up(self, answer: Json) -> None:
+    async def _catch_up(self, answer: Answer) -> None:
         """Wait until the stream has told what the answer tells."""
-        message = text_of(object_of(answer.get("info")), "id")
-        if is_of_a_former_turn(answer, self._remote.message_id):
-            return  # aborted before the agent said anything
-        told = (
-            self._state.answers
-            if is_cut_off(answer, self._remote.message_id)
-            else self._state.complete
-        )
+        if not (message := answer.message_id):
+            return  # lost, or aborted before the agent said anything
+        told = self._state.answers if answer.is_cut_off else self._state.complete
         with trio.move_on_after(DRY_S if self.is_abandoned else CATCH_UP_S):
             while message not in told and await self._wait_for_event():
                 pass

@@ -26,7 +26,7 @@ Job: TypeAlias = Callable[[Session], Awaitable[ValueT]]
 class Combinators(ABC):
     """What a swarm can do with several agents at once."""
 
-    _bell: ChangeSignal
+    _change_signal: ChangeSignal
     """Rings when an agent is over."""
 
     @abstractmethod
@@ -238,11 +238,11 @@ class Combinators(ABC):
 
     async def _next_over(self, agents: Sequence[Agent]) -> Agent:
         while True:
-            heard = self._bell.rings
+            heard = self._change_signal.rings
             for agent in agents:
                 if agent.outcome is not None:
                     return agent
-            await self._bell.wait(heard)
+            await self._change_signal.wait(heard)
 
 
 def task_of(

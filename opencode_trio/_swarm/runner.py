@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from opencode_trio._checks import StrPath
-from opencode_trio._report.recorder import SwarmRecorder
 from opencode_trio._swarm.agent import Agent, LiveAgent
 from opencode_trio._swarm.limiter import FairLimiter, QueuePlace
 from opencode_trio._swarm.server_pool import ServerPool
@@ -30,6 +29,16 @@ RESTARTS = 3
 that meets four dying servers may be what they die of."""
 
 
+class Recorder(Protocol):
+    """Keeps what an agent does, for the report."""
+
+    def take(self, event: Event) -> None:
+        """Take an event of its session tree."""
+
+    def settle(self) -> None:
+        """Know that a turn of its has ended."""
+
+
 @attrs.frozen(kw_only=True)
 class SwarmDefaults:
     """What the agents of a swarm have in common."""
@@ -41,7 +50,7 @@ class SwarmDefaults:
     """These hold where an agent has none of its own."""
     keep_events: bool = False
     on_event: Callable[[Agent, Event], None] | None
-    history: SwarmRecorder
+    recorder_of: Callable[[int], Recorder]
     """What is kept of what they do."""
 
     def laid_under(self, task: AgentTask[ValueT]) -> AgentTask[ValueT]:
@@ -57,7 +66,7 @@ class AgentRunner:
 
     common: SwarmDefaults
     pool: ServerPool
-    turnstile: FairLimiter
+    limiter: FairLimiter
 
     async def run(self, agent: LiveAgent, ticket: QueuePlace, directory: str | None) -> None:
         """Run an agent to its end, which is in its ``outcome``, whatever it is.
@@ -66,7 +75,7 @@ class AgentRunner:
         """
         try:
             with agent.account.watched(agent.stop), agent.scope:
-                async with self.turnstile.passed(ticket):
+                async with self.limiter.passed(ticket):
                     agent.complete(await self._work(agent, directory))
         except Exception as exc:  # noqa: BLE001 - in the outcome, for whom it concerns
             agent.fail(exc)
@@ -113,7 +122,7 @@ class AgentRunner:
 
     def _listener(self, agent: LiveAgent) -> Callable[[Event], None]:
         on_event = self.common.on_event
-        recorder = self.common.history.recorder(agent.number)
+        recorder = self.common.recorder_of(agent.number)
 
         def listen(event: Event) -> None:
             recorder.take(event)
@@ -124,7 +133,7 @@ class AgentRunner:
         return listen
 
     def _settler(self, agent: LiveAgent) -> Callable[[RunResult], None]:
-        recorder = self.common.history.recorder(agent.number)
+        recorder = self.common.recorder_of(agent.number)
 
         def settle(result: RunResult) -> None:
             recorder.settle()

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from opencode_trio._checks import StrPath, check_path, checked_workspace
-from opencode_trio._session.permission_rules import asks_something
+from opencode_trio._json import is_mapping
 from opencode_trio._session.settings import OF_A_TURN
 from opencode_trio._tasks import open_background
 from opencode_trio.config import RunConfig
@@ -258,6 +258,14 @@ class OwnServers:
             slot.over.set()
 
 
+def _asks_something(cfg: RunConfig) -> bool:
+    """Say whether any permission of a configuration is to be asked for."""
+    permission = cfg.permission or {}
+    settings = [permission] if isinstance(permission, str) else permission.values()
+    actions = (s.values() if is_mapping(s) else [s] for s in settings)
+    return any("ask" in of_one for of_one in actions)
+
+
 def server_config(cfg: RunConfig) -> RunConfig:
     """Return what of a configuration belongs to the whole server: who has the same can share one.
 
@@ -268,7 +276,7 @@ def server_config(cfg: RunConfig) -> RunConfig:
     hands down to its subagents what is denied, and they would do the rest without asking.
     """
     default = RunConfig()
-    own = OF_A_TURN - {"permission"} if asks_something(cfg) else OF_A_TURN
+    own = OF_A_TURN - {"permission"} if _asks_something(cfg) else OF_A_TURN
     return attrs.evolve(cfg, **{name: getattr(default, name) for name in own})
 
 

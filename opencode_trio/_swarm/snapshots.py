@@ -119,7 +119,7 @@ class Updates(trio.abc.ReceiveChannel[SwarmSnapshot]):
     def __init__(
         self, changed: ChangeSignal, look: Callable[[], SwarmSnapshot], every_s: float
     ) -> None:
-        self._bell = changed
+        self._change_signal = changed
         self._look = look
         self._every_s = every_s
         self._heard = -1  # so that the first state comes at once
@@ -137,12 +137,12 @@ class Updates(trio.abc.ReceiveChannel[SwarmSnapshot]):
         if self._is_closed:
             raise trio.ClosedResourceError
         await trio.lowlevel.checkpoint()
-        await self._bell.wait(self._heard)
-        if self._bell.rings == self._heard:
+        await self._change_signal.wait(self._heard)
+        if self._change_signal.rings == self._heard:
             raise trio.EndOfChannel
-        if not self._bell.is_closed:
+        if not self._change_signal.is_closed:
             await trio.sleep_until(self._next)
-        self._heard = self._bell.rings
+        self._heard = self._change_signal.rings
         began = trio.current_time()
         state = self._look()
         now = trio.current_time()

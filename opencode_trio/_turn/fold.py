@@ -6,13 +6,12 @@ message is told several times.  A shape without ids counts as new each time.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from opencode_trio._json import Json
-from opencode_trio._protocol.v1.stream_events import message_events
 from opencode_trio._turn.ending import end_if_nothing_follows
 from opencode_trio.events import (
     ErrorInfo,
@@ -105,9 +104,11 @@ class TurnFold:
             case ErrorReported():
                 self._take_error(event)
 
-    def replace(self, stored: Sequence[PartEvent | MessageUpdated]) -> None:
+    def replace(self, stored: Sequence[Event]) -> None:
         """Take a stored message, as its events, in the place of all that was seen of it."""
-        self._messages.pop(stored[-1].message_id, None)
+        for event in stored:
+            if isinstance(event, MessageUpdated):
+                self._messages.pop(event.message_id, None)
         for event in stored:
             self.fold(event)
 
@@ -225,17 +226,3 @@ class TurnFold:
             self.last_error = event.error
             if self._is_alone and event.error.name == TOO_LONG:
                 self._is_too_long = True  # `run` does not say of the summary that it is one
-
-
-def settle(fold: TurnFold, turn: Iterable[Json], subagents: Mapping[str, Iterable[Json]]) -> None:
-    """Put what is stored of a turn in the place of what its stream told.
-
-    Args:
-        fold: of the stream.
-        turn: the session's own messages of the turn.
-        subagents: those of each subagent's session.
-    """
-    # The session's own come last, for the last word decides what the turn's end is called.
-    for messages in (*subagents.values(), turn):
-        for message in messages:
-            fold.replace(message_events(message))

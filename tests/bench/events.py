@@ -19,7 +19,8 @@ import trio
 
 from bench.benchmark import Benchmark, Setup, in_turns
 from bench.rows import Row
-from opencode_trio._protocol.v1.routes import prompt
+from opencode_trio._protocol.v1 import V1
+from opencode_trio._protocol.values import Prompt
 from opencode_trio._server.connection import Connection
 from opencode_trio._server.http import HttpApi
 from opencode_trio._session.running_turn import TurnPlan, open_running_turn
@@ -121,10 +122,10 @@ def client(data: bytes, **options: bool) -> httpx.AsyncClient:
 
 async def through_us(data: bytes, count: int) -> None:
     characters = 0
-    call = prompt(ROOT, message_id=QUESTION, parts=[])
+    call = V1.requests.prompt(Prompt(session_id=ROOT, message_id=QUESTION, text="?"))
     plan = TurnPlan(root=ROOT, directory="/srv", message_id=QUESTION, call=call)
     async with client(data) as http, open_background() as tasks:
-        link = Connection(HttpApi(http), url="http://replay", tasks=tasks)
+        link = Connection(HttpApi(http), V1, url="http://replay", tasks=tasks)
         async with open_running_turn(link, plan) as running:
             turn = Turn(running)
             tasks.start_soon(link.event_stream.run)

@@ -22,7 +22,7 @@ from opencode_trio._json import (
     session_id_of,
     text_of,
 )
-from opencode_trio._protocol.v1.messages import (
+from opencode_trio._protocol.v1.parts import (
     reasoning_part,
     step_finish,
     step_start,

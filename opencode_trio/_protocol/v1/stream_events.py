@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from opencode_trio._json import (
@@ -24,7 +24,7 @@ from opencode_trio._json import (
     texts_of,
     tokens_of,
 )
-from opencode_trio._protocol.v1.messages import part_event
+from opencode_trio._protocol.v1.parts import part_event
 from opencode_trio.events import (
     ErrorReported,
     Event,
@@ -57,9 +57,21 @@ Builder: TypeAlias = Callable[[Json, Json], Event]
 """Builds an event from its properties and the whole record."""
 
 
+EVENT_STREAM = "/global/event"
+"""The stream of all directories and sessions; it sends a heartbeat every 10 s."""
+
+
+def read_record(record: Json) -> Sequence[Event]:
+    """Translate a record of the stream into the events that it tells."""
+    event = stream_event(record)
+    if isinstance(event, UnknownEvent) and event.type == "sync":
+        return ()  # the same event again, for replicas
+    return (event,)
+
+
 def stream_event(record: Json) -> Event:
     """Translate a record, in the envelope of ``/global/event`` or bare."""
-    payload = payload_of(record)
+    payload = _payload_of(record)
     properties = object_of(payload.get("properties"))
     kind = text_of(payload, "type")
     if build := STREAM_EVENTS.get(kind):
@@ -67,12 +79,21 @@ def stream_event(record: Json) -> Event:
     return UnknownEvent(session_id=session_id_of(properties), raw=record, type=kind)
 
 
-def payload_of(record: Json) -> Json:
-    """Take a record out of the envelope of ``/global/event``, if it is in one."""
+def server_id(event: Event) -> str:
+    """Return the id that the server gave an event; it holds the server's time."""
+    return text_of(_payload_of(event.raw), "id")
+
+
+def details(event: Event) -> Json:
+    """Return the fields of an event as the server sent them."""
+    return object_of(_payload_of(event.raw).get("properties"))
+
+
+def _payload_of(record: Json) -> Json:
     return object_of(record.get("payload")) or record
 
 
-def message_events(message: Json) -> list[PartEvent | MessageUpdated]:
+def message_events(message: Json) -> Sequence[PartEvent | MessageUpdated]:
     """Translate a stored message, ``{"info", "parts"}``, into the events that would make it.
 
     The message's own record is the last of them.

@@ -1,4 +1,4 @@
-"""The turnstile: first come, first served, and nobody waits in another's place."""
+"""The limiter: first come, first served, and nobody waits in another's place."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ def granted(tickets: list[QueuePlace]) -> str:
     return "".join("x" if ticket.granted.is_set() else "." for ticket in tickets)
 
 
-async def leave(turnstile: FairLimiter, ticket: QueuePlace) -> None:
-    async with turnstile.passed(ticket):
+async def leave(limiter: FairLimiter, ticket: QueuePlace) -> None:
+    async with limiter.passed(ticket):
         pass
 
 
 async def test_first_come_first_served(autojump_clock: MockClock) -> None:
-    turnstile = FairLimiter(2, {})
-    tickets = [turnstile.queue() for _ in range(5)]
+    limiter = FairLimiter(2, {})
+    tickets = [limiter.queue() for _ in range(5)]
     assert granted(tickets) == "xx..."
-    await leave(turnstile, tickets[1])
+    await leave(limiter, tickets[1])
     assert granted(tickets) == "xxx.."
     with trio.move_on_after(1) as scope:
-        await leave(turnstile, tickets[3])
+        await leave(limiter, tickets[3])
     assert scope.cancelled_caught
-    await leave(turnstile, tickets[0])
+    await leave(limiter, tickets[0])
     assert granted(tickets) == "xxx.x"
 
 
 async def test_who_waits_for_its_kind_takes_nobodys_place() -> None:
-    turnstile = FairLimiter(3, {"slow": 1})
-    tickets = [turnstile.queue(kind) for kind in ("slow", "slow", "fast", "fast", "fast")]
+    limiter = FairLimiter(3, {"slow": 1})
+    tickets = [limiter.queue(kind) for kind in ("slow", "slow", "fast", "fast", "fast")]
     assert granted(tickets) == "x.xx."
-    await leave(turnstile, tickets[2])
+    await leave(limiter, tickets[2])
     assert granted(tickets) == "x.xxx"
-    await leave(turnstile, tickets[0])
+    await leave(limiter, tickets[0])
     assert granted(tickets) == "xxxxx"
 
 
 async def test_a_place_is_given_back_when_cancelled_inside() -> None:
-    turnstile = FairLimiter(1, {})
-    first, second = turnstile.queue(), turnstile.queue()
+    limiter = FairLimiter(1, {})
+    first, second = limiter.queue(), limiter.queue()
     with trio.CancelScope() as scope:
-        async with turnstile.passed(first):
+        async with limiter.passed(first):
             scope.cancel()
             await trio.sleep_forever()
     assert granted([second]) == "x"

@@ -1,0 +1,139 @@
+"""The seam: everything that is of one line of opencode, as one value.
+
+Nothing outside of this folder names a route, a type of the wire, a tool, an agent, a variable or a
+version.  A program above asks the `Dialect` of its server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from opencode_trio._json import Json
+from opencode_trio._protocol.calls import Call
+from opencode_trio._protocol.values import Answer, Command, Prompt, Send, SessionRecord
+from opencode_trio.config import RunConfig
+from opencode_trio.events import Event
+
+
+class Requests(Protocol):
+    """Constructors of calls.  Their answers are read into shapes that all dialects share."""
+
+    def version(self) -> Call[str]: ...
+    def providers(self) -> Call[Any]: ...
+    def working(self) -> Call[Mapping[str, Event]]: ...
+    def open_asks(self) -> Sequence[Call[list[Event]]]: ...
+
+    def create_session(
+        self, *, title: str | None = None, rules: Sequence[Json] = ()
+    ) -> Call[SessionRecord]: ...
+    def list_sessions(self) -> Call[list[Json]]: ...
+    def get_session(self, session_id: str) -> Call[SessionRecord]: ...
+    def add_rules(self, session_id: str, rules: Sequence[Json]) -> Call[SessionRecord]: ...
+    def fork_session(
+        self, session_id: str, message_id: str | None = None
+    ) -> Call[SessionRecord]: ...
+    def delete_session(self, session_id: str) -> Call[Any]: ...
+    def children(self, session_id: str) -> Call[list[SessionRecord]]: ...
+    def todo(self, session_id: str) -> Call[list[Json]]: ...
+    def diff(self, session_id: str, message_id: str | None = None) -> Call[list[Json]]: ...
+    def revert(
+        self, session_id: str, message_id: str, part_id: str | None = None
+    ) -> Call[Json]: ...
+    def unrevert(self, session_id: str) -> Call[Json]: ...
+
+    def prompt(self, prompt: Prompt) -> Call[Answer]: ...
+    def command(self, command: Command) -> Call[Answer]: ...
+    def note(
+        self, session_id: str, *, message_id: str, text: str, model: str | None
+    ) -> Call[Any]: ...
+    def shell(
+        self, session_id: str, *, command: str, agent: str | None, model: str | None = None
+    ) -> Call[Json]: ...
+    def summarize(self, session_id: str, *, model: str) -> Call[Any]: ...
+    def abort(self, session_id: str) -> Call[Any]: ...
+
+    def reply_permission(
+        self, session_id: str, request_id: str, reply: str, message: str | None = None
+    ) -> Call[Any]: ...
+    def reply_question(
+        self, session_id: str, request_id: str, answers: Sequence[Sequence[str]]
+    ) -> Call[Any]: ...
+    def reject_question(self, session_id: str, request_id: str) -> Call[Any]: ...
+
+
+class EventStream(Protocol):
+    """The event stream of a server."""
+
+    EVENT_STREAM: str
+    """Its route."""
+
+    def read_record(self, record: Json) -> Sequence[Event]: ...
+    def server_id(self, event: Event) -> str: ...
+    def details(self, event: Event) -> Json: ...
+
+
+class StoredMessages(Protocol):
+    """What a server has stored of a turn.  ``send`` may raise `OpenCodeServerError`."""
+
+    async def has_message(self, send: Send, session_id: str, message_id: str) -> bool: ...
+    async def turn_messages(
+        self, send: Send, session_id: str, message_id: str, expected: int | None = None
+    ) -> list[Sequence[Event]]: ...
+    async def subagent_messages(
+        self, send: Send, session_id: str, since: str | None
+    ) -> list[Sequence[Event]]: ...
+    async def leftovers(
+        self, send: Send, session_id: str, message_id: str, expected: int
+    ) -> list[Call[Any]]: ...
+    async def newest_messages(
+        self, send: Send, session_id: str, limit: int | None = None
+    ) -> list[Json]: ...
+
+
+class Diffs(Protocol):
+    """What a session changed in files."""
+
+    def turns_with_changes(self, stored: Iterable[Json]) -> list[str]: ...
+    def joined_diffs(self, diffs: Iterable[Iterable[Json]]) -> list[Json]: ...
+
+
+class SessionRules(Protocol):
+    """The permission rules of one session on its server."""
+
+    async def apply(self, turn: Sequence[Json], agent: str | None) -> None: ...
+    def with_answer_tool(self, turn: Sequence[Json]) -> list[Json]: ...
+
+
+class Rules(Protocol):
+    """Permissions as this line writes them."""
+
+    def rules_of(self, cfg: RunConfig) -> list[Json]: ...
+    def session_rules(
+        self, send: Send, session_id: str, *, own: Sequence[Json], server: Sequence[Json]
+    ) -> SessionRules: ...
+    def check_taken(self, record: SessionRecord, rules: Sequence[Json]) -> None: ...
+
+
+class MessageIds(Protocol):
+    """Makes the ids of messages, each later than the one before."""
+
+    def saw(self, identifier: str, now_ms: float) -> None: ...
+    def server_ms(self, now_ms: float) -> float: ...
+    def next(self, now_ms: float, randomness: bytes, *, after: str | None = None) -> str: ...
+
+
+@attrs.frozen
+class Dialect:
+    """One line of opencode."""
+
+    name: str
+    """As it is called in errors: ``1.x``."""
+    requests: Requests
+    stream: EventStream
+    stored: StoredMessages
+    diffs: Diffs
+    rules: Rules
+    message_ids: Callable[[], MessageIds]
