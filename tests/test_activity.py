@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import pytest
+
 from opencode_trio._turn.activity import Activity
 from opencode_trio.events import (
+    Event,
     PermissionAsked,
     PermissionReplied,
     QuestionAsked,
     QuestionRejected,
+    ReasoningDelta,
+    ReasoningPart,
     SessionBusy,
     SessionIdle,
     SessionRetrying,
     StepFinished,
+    StepStarted,
+    TextDelta,
     TextPart,
     ToolPart,
 )
+
+RUNNING = ToolPart(part_id="prt_1", tool="bash", status="running", input={"command": "echo hi"})
+ENDED = ToolPart(part_id="prt_1", tool="bash", status="completed")
 
 
 def test_tools() -> None:
@@ -25,9 +35,37 @@ def test_tools() -> None:
     assert activity.tool == "read"
     assert activity.take(ToolPart(part_id="prt_2", tool="read", status="error"))
     assert activity.tool == "bash"
-    assert activity.take(TextPart(text="hm")) is False
     activity.clear()
     assert activity.tool is None
+
+
+@pytest.mark.parametrize(
+    ("events", "doing"),
+    [
+        ([], ""),
+        ([SessionBusy()], "waiting for the model"),
+        ([SessionBusy(), StepStarted()], "waiting for the model"),
+        ([StepStarted(), ReasoningDelta(delta="hm")], "thinking"),
+        ([StepStarted(), ReasoningPart(text="hm"), TextDelta(delta="So")], "writing"),
+        ([TextPart(text="So"), RUNNING], "bash: echo hi"),
+        ([RUNNING, ToolPart(part_id="prt_2", tool="read", status="running")], "read"),
+        ([TextPart(text="So"), RUNNING, ENDED], "writing"),
+        ([RUNNING, ENDED, StepFinished(reason="tool-calls")], "waiting for the model"),
+    ],
+)
+def test_what_it_is_doing_at_any_time(events: list[Event], doing: str) -> None:
+    activity = Activity()
+    for event in events:
+        activity.take(event)
+    assert activity.doing == doing
+    activity.clear()
+    assert activity.doing == ""
+
+
+def test_a_picture_changes_with_what_it_shows_only() -> None:
+    activity = Activity()
+    assert activity.take(TextDelta(delta="a"))
+    assert activity.take(TextDelta(delta="b")) is False
 
 
 def test_asks() -> None:

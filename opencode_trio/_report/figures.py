@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import attrs
 
 from opencode_trio._report.recorder import AgentRecorder
-from opencode_trio._report.spans import Span, one_line
+from opencode_trio._report.spans import Span
 from opencode_trio._swarm.agent import Agent, AgentStatus
+from opencode_trio._turn.activity import one_line
 from opencode_trio._turn.budgets import Spending
 
 MAX_ERROR = 500

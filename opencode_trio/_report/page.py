@@ -13,10 +13,11 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from opencode_trio._report.figures import AgentReport, Figures
 from opencode_trio._report.page_style import STYLE
-from opencode_trio._report.spans import SpanKind, one_line
+from opencode_trio._report.spans import SpanKind
 from opencode_trio._report.tables import MAX_NAMES, alike, dollars, seconds
 from opencode_trio._report.timeline_svg import BANDS, tick_step, timeline_svg
 from opencode_trio._swarm.agent import AgentStatus
+from opencode_trio._turn.activity import one_line
 from opencode_trio._turn.budgets import Spending
 
 DENSE = 30

@@ -14,10 +14,10 @@ from opencode_trio._report.spans import (
     duration_of,
     error_title,
     has_failed,
-    one_line,
     thin,
     tool_title,
 )
+from opencode_trio._turn.activity import one_line
 from opencode_trio.events import (
     ErrorReported,
     Event,

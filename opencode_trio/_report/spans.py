@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import attrs
 
 from opencode_trio._json import object_of
+from opencode_trio._turn.activity import call_title, one_line
 from opencode_trio.events import ErrorInfo, PermissionAsked, QuestionAsked, ToolPart
 
 SpanKind = Literal[
@@ -135,32 +135,11 @@ def _merge(one: Span, other: Span) -> Span:
     )
 
 
-MAX_TITLE = 160
-"""Characters: what a tooltip shows well."""
-
-
-TELLING = ("command", "filePath", "path", "pattern", "url", "query", "description", "name")
-"""Arguments of tools that say most about a call, the best first."""
-
-
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
-"""What XML forbids, a terminal would obey, or breaks lines."""
-
-
-def one_line(text: str, most: int = MAX_TITLE) -> str:
-    """Return the text, fit for a terminal, for XML, and for one line of so many characters."""
-    text = " ".join(UNPRINTABLE.sub(" ", text[: 2 * most]).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def tool_title(event: ToolPart) -> str:
     """Return what a tool call does, and what went wrong with it."""
-    what = event.title or next(
-        (value for name in TELLING if isinstance(value := event.input.get(name), str) and value), ""
-    )
     code = _exit_code(event.metadata)
     wrong = event.error or (f"exit {code}" if code else "")
-    return one_line(": ".join(filter(None, [event.tool, what, wrong])))
+    return one_line(": ".join(filter(None, [call_title(event), wrong])))
 
 
 def has_failed(event: ToolPart) -> bool:

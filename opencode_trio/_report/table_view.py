@@ -167,9 +167,12 @@ def fitted(text: str, width: int, *, is_amount: bool) -> str:
 def choose(
     agents: tuple[AgentSnapshot, ...], rows: int
 ) -> tuple[tuple[AgentSnapshot, ...], tuple[AgentSnapshot, ...]]:
-    """Choose whom to show, and whom not; both in the order of the start."""
-    ranked = sorted(range(len(agents)), key=lambda n: _rank(agents[n], n))
-    shown = set(ranked[:rows])
+    """Choose whom to show, and whom not; both in the order of the start.
+
+    Those that wait for their turn have nothing to show, and are counted in one line.
+    """
+    ready = [n for n, agent in enumerate(agents) if agent.status != "waiting"]
+    shown = set(sorted(ready, key=lambda n: _rank(agents[n], n))[:rows])
     return (
         tuple(agent for n, agent in enumerate(agents) if n in shown),
         tuple(agent for n, agent in enumerate(agents) if n not in shown),

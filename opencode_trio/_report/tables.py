@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from opencode_trio._report.figures import AgentReport, Figures
-from opencode_trio._report.spans import one_line
+from opencode_trio._turn.activity import one_line
 from opencode_trio._turn.budgets import Spending
 
 NAME_WIDTH = 32

@@ -64,7 +64,9 @@ def doing(agent: AgentSnapshot) -> str:
         return "asks a human"
     if agent.is_retrying:
         return "waits for the provider"
-    return printable(agent.tool or "")
+    if agent.status == "starting":
+        return "gets a server and a session"
+    return printable(agent.doing or agent.tool or "")
 
 
 def totals(state: SwarmSnapshot, budget: Budget) -> list[str]:

@@ -26,6 +26,8 @@ class AgentSnapshot:
     session_id: str | None = None
     tool: str | None = None
     """The tool that runs."""
+    doing: str = ""
+    """What it is doing, in a few words: the tool with its command, or what the model does."""
     asks: int = 0
     """How many of its requests wait for a human."""
     is_retrying: bool = False
@@ -69,6 +71,7 @@ def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
         status=agent.status,
         session_id=agent.session_id,
         tool=agent.activity.tool,
+        doing=agent.activity.doing,
         asks=agent.activity.asks,
         is_retrying=agent.activity.is_retrying,
         steps=agent.activity.steps,
