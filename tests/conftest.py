@@ -56,9 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     the last test is over (this fixture, the first to be set up, is the last to be torn down) there
     must be no process and no scratch directory of the suite: else the suite has an error more.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A suite in the background of a shell is born deaf to Ctrl+C, and so would its children be.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _heed_signals()
     root = tmp_path_factory.mktemp("world")
     marker = f"{leftovers.VARIABLE}={uuid.uuid4()}"
     with pytest.MonkeyPatch.context() as patch:
@@ -79,9 +77,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.fail("The suite left behind:\n  " + "\n  ".join(problems), pytrace=False)
 
 
+def _heed_signals() -> None:
+    """Undo what a parent ignored, for children inherit it from us.
+
+    A shell starts what runs in its background deaf to Ctrl+C and to SIGQUIT, and `nohup` starts a
+    program deaf to SIGHUP: there, tests that send a child such a signal would wait for its death.
+    """
+    defaults = {signal.SIGINT: signal.default_int_handler}
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python's own choice
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, defaults.get(number, signal.SIG_DFL))
+
+
 def _processes(marker: str, directory: Path) -> list[str]:
     """List the processes left, and end them."""
-    deadline = time.monotonic() + 1.0  # the kernel may be in the midst of ending one
+    deadline = time.monotonic() + 10.0  # the kernel may still be ending one
     while (left := leftovers.find(marker, directory)) and time.monotonic() < deadline:
         time.sleep(0.05)
     leftovers.kill(left)
