@@ -141,10 +141,8 @@ class RunConfig:
 
     def __attrs_post_init__(self) -> None:
         # `attrs.evolve` hands on all fields.  Those that it changed are set now.
-        defaults: Mapping[str, Any] = attrs.fields_dict(RunConfig)
-        changed = {
-            name for name in self._unset if getattr(self, name) != defaults[name].default.value
-        }
+        defaults: Mapping[str, Any] = {f.name: f.default for f in attrs.fields(RunConfig)}
+        changed = {n for n in self._unset if getattr(self, n) != defaults[n].value}
         object.__setattr__(self, "_unset", self._unset - changed)
         if self.untrusted:
             check_untrusted(

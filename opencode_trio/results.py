@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeGuard
 
 import attrs
 
-from opencode_trio._json import Json, joined_text_of, object_of
 from opencode_trio.events import TokenUsage, ToolPart
 
 if TYPE_CHECKING:
@@ -131,16 +130,3 @@ class RunResult(Generic[StructuredT_co]):
 def is_result(value: object) -> TypeGuard[RunResult]:
     """Tell a result from what else a function may return."""
     return isinstance(value, RunResult)
-
-
-TEXT_KEYS = ("content", "text", "delta", "output", "message", "result", "value")
-"""Where releases and forks have put text."""
-
-
-def _texts_in(record: Json) -> list[str]:
-    if record.get("type") == "diagnostic":
-        return []
-    nests = [record, object_of(record.get("part")), object_of(record.get("message"))]
-    values = (nest[key] for nest in nests for key in TEXT_KEYS if key in nest)
-    texts = (joined_text_of(value).strip() for value in values)
-    return list(filter(None, dict.fromkeys(texts)))  # the same text under two keys is one

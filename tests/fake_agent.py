@@ -157,7 +157,7 @@ async def talking(
     handlers: AskHandlers | None = None,
     *,
     ours: bool = True,
-    on_event: Callable[[Event], object] | None = None,
+    on_event: Callable[[Event], Any] | None = None,
 ) -> AsyncIterator[tuple[Session, Connection]]:
     async with open_background() as tasks:
         connection = Connection(

@@ -43,14 +43,14 @@ def test_tools() -> None:
     ("events", "doing"),
     [
         ([], ""),
-        ([SessionBusy()], "waiting for the model"),
-        ([SessionBusy(), StepStarted()], "waiting for the model"),
+        ([SessionBusy()], "waiting for model"),
+        ([SessionBusy(), StepStarted()], "waiting for model"),
         ([StepStarted(), ReasoningDelta(delta="hm")], "thinking"),
         ([StepStarted(), ReasoningPart(text="hm"), TextDelta(delta="So")], "writing"),
         ([TextPart(text="So"), RUNNING], "bash: echo hi"),
         ([RUNNING, ToolPart(part_id="prt_2", tool="read", status="running")], "read"),
         ([TextPart(text="So"), RUNNING, ENDED], "writing"),
-        ([RUNNING, ENDED, StepFinished(reason="tool-calls")], "waiting for the model"),
+        ([RUNNING, ENDED, StepFinished(reason="tool-calls")], "waiting for model"),
     ],
 )
 def test_what_it_is_doing_at_any_time(events: list[Event], doing: str) -> None:

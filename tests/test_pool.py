@@ -267,7 +267,7 @@ async def test_a_server_that_does_not_answer_is_asked_last(
 def test_a_directory_that_opencode_misreads_is_refused_by_given_servers(
     world: World, wrong: str
 ) -> None:
-    pool: Any = GivenServers([world.server()])  # type: ignore[list-item]
+    pool: Any = GivenServers([world.server()])
     with pytest.raises(OpenCodeConfigError, match="rename the directory"):
         pool.directory(wrong)
     assert pool.directory("C:\\work\\100%") == "C:\\work\\100%"

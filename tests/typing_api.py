@@ -202,7 +202,7 @@ async def left_open(session: Session, model: str | None, limit: float | None) ->
 
 
 async def wrong_sessions(session: Session) -> None:
-    await session.send("prompt", output=int)  # type: ignore[type-var]
+    await session.send("prompt", output=int)  # refused when it is called
     await session.send("prompt", output=Review("good", 1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.send("prompt", modell="p/m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await session.send("prompt", max_steps="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

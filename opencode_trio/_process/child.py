@@ -27,7 +27,7 @@ from opencode_trio._process.supervisor import (
     Supervisor,
     keep_from_forks,
 )
-from opencode_trio._process.supervisors import _end, _not_started, best_supervisor
+from opencode_trio._process.supervisors import best_supervisor, end_family, not_started_error
 from opencode_trio._tasks import clear_away
 from opencode_trio.errors import OpenCodeError
 from opencode_trio.results import Teardown
@@ -135,7 +135,7 @@ class Child:
 
     async def end(self, graces: Graces) -> None:
         """End the family; called shielded."""
-        self.teardown = await _end(self._keeper, self._process, graces)
+        self.teardown = await end_family(self._keeper, self._process, graces)
 
     async def close_pipes(self) -> None:
         """Close our ends of the pipes."""
@@ -269,7 +269,7 @@ async def _spawn(
         if not isinstance(exc, OSError):
             raise
         why = NotStarted(exc.errno or 0, exc.strerror or str(exc), exc.filename)
-        raise _not_started(why, cwd, binary) from exc
+        raise not_started_error(why, cwd, binary) from exc
     if isinstance(process.stdin, trio.lowlevel.FdStream):
         keep_from_forks(process.stdin)
     output.attach(process.stdout)
@@ -278,5 +278,5 @@ async def _spawn(
 
 def _pid_of(start: Started | NotStarted, cwd: Path, binary: str) -> int:
     if isinstance(start, NotStarted):
-        raise _not_started(start, cwd, binary)
+        raise not_started_error(start, cwd, binary)
     return start.pid

@@ -92,7 +92,7 @@ def program() -> list[str]:
     import pkgutil  # noqa: PLC0415 - rarely needed
 
     try:  # in a zip, say
-        source = pkgutil.get_data(__package__, Path(WARDEN).name)
+        source = pkgutil.get_data("opencode_trio._process", Path(WARDEN).name)
     except OSError:
         source = None
     if source is None:
@@ -279,7 +279,7 @@ def best_supervisor() -> MakeSupervisor:
     return SUPERVISORS.get(sys.platform, GroupSupervisor)
 
 
-def _not_started(why: NotStarted, cwd: Path, binary: str) -> OpenCodeError:
+def not_started_error(why: NotStarted, cwd: Path, binary: str) -> OpenCodeError:
     """Put a failed start into the words of who has to mend it."""
     if why.filename is not None and Path(why.filename) == cwd:
         return OpenCodeConfigError(f"workspace: cannot work in {cwd}: {why.strerror}")
@@ -299,7 +299,7 @@ def _not_started(why: NotStarted, cwd: Path, binary: str) -> OpenCodeError:
             return OpenCodeProcessError(f"cannot start opencode: {why.strerror}")
 
 
-async def _end(supervisor: Supervisor, process: trio.Process, graces: Graces) -> Teardown:
+async def end_family(supervisor: Supervisor, process: trio.Process, graces: Graces) -> Teardown:
     """End the family, shielded by the caller; never without a bound, never without a word."""
     teardown: Teardown | None = None
     with trio.move_on_after(graces.total_s):

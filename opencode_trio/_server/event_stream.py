@@ -143,7 +143,7 @@ class EventStream:
         heard = trio.current_time()
         with trio.CancelScope(deadline=heard + SILENCE_S) as alive:
             try:
-                async with self._open_events(self._stream.EVENT_STREAM) as records:
+                async with self._open_events(self._stream.route()) as records:
                     async for record in records:
                         now = trio.current_time()
                         if now > heard + SILENCE_S / 10:  # not each time: it has its price

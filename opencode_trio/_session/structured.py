@@ -19,6 +19,7 @@ from typing import (
     Required,
     TypeAlias,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -149,8 +150,9 @@ def _check_references(schema: Json) -> None:
     import referencing.jsonschema  # noqa: PLC0415
 
     latest = referencing.jsonschema.DRAFT202012
-    resource = referencing.Resource.from_contents(schema, default_specification=latest)
-    resolver = referencing.Registry().with_resource("", resource).crawl().resolver()
+    resource: Any = referencing.Resource.from_contents(schema, default_specification=latest)
+    registry = cast("Any", referencing.Registry)()
+    resolver: Any = registry.with_resource("", resource).crawl().resolver()
     for reference in _references(schema):
         try:
             resolver.lookup(reference)
@@ -248,10 +250,11 @@ SCALARS: Mapping[object, Json] = {
 }
 
 
-def is_described(kind: object) -> bool:
+def is_described(kind: Any) -> bool:
     """Whether a type is a class whose fields can be told: attrs, a dataclass or a TypedDict."""
-    is_class = isinstance(kind, type) and (attrs.has(kind) or dataclasses.is_dataclass(kind))
-    return is_class or is_typeddict(kind)
+    if is_typeddict(kind):
+        return True
+    return isinstance(kind, type) and (attrs.has(kind) or dataclasses.is_dataclass(kind))
 
 
 def schema_of(kind: Any) -> tuple[Json, list[Any]]:
@@ -342,7 +345,7 @@ def _hints_of(kind: type) -> dict[str, Any]:
 def _fields_of(kind: type) -> dict[str, bool]:
     """Return the fields that an answer can have, each with whether it must."""
     if is_typeddict(kind):
-        keys: frozenset[str] = kind.__required_keys__  # type: ignore[attr-defined]
+        keys: frozenset[str] = getattr(kind, "__required_keys__", frozenset[str]())
         # It does not see `NotRequired` in annotations that are text.
         marks = {name: get_origin(hint) for name, hint in _hints_of(kind).items()}
         return {

@@ -50,7 +50,7 @@ def call_title(event: ToolPart) -> str:
     return one_line(": ".join(filter(None, [event.tool, what])))
 
 
-WAITING, THINKING, WRITING = "waiting for the model", "thinking", "writing"
+WAITING, THINKING, WRITING = "waiting for model", "thinking", "writing"
 PHASES: Mapping[type[Event], str] = {
     SessionBusy: WAITING,
     StepStarted: WAITING,

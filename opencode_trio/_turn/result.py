@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from opencode_trio._json import Json, objects_of
+from opencode_trio._json import Json, joined_text_of, object_of, objects_of
 from opencode_trio._protocol.v1.run_lines import TOOL_RECORDS, run_event
 from opencode_trio._protocol.v1.stream_events import message_events, stream_event
 from opencode_trio._turn.fold import TurnFold
 from opencode_trio.events import ToolPart
-from opencode_trio.results import RunResult, _texts_in
+from opencode_trio.results import RunResult
 
 
 def aggregate_run_result(
@@ -104,3 +104,16 @@ def run_result_fuzzy_text(result: RunResult) -> str:
         return answer
     found = [text for record in result.events for text in _texts_in(record)]
     return "\n".join(found or filter(None, map(str.strip, result.raw_stdout_lines)))
+
+
+TEXT_KEYS = ("content", "text", "delta", "output", "message", "result", "value")
+"""Where releases and forks have put text."""
+
+
+def _texts_in(record: Json) -> list[str]:
+    if record.get("type") == "diagnostic":
+        return []
+    nests = [record, object_of(record.get("part")), object_of(record.get("message"))]
+    values = (nest[key] for nest in nests for key in TEXT_KEYS if key in nest)
+    texts = (joined_text_of(value).strip() for value in values)
+    return list(filter(None, dict.fromkeys(texts)))  # the same text under two keys is one

@@ -57,8 +57,9 @@ Builder: TypeAlias = Callable[[Json, Json], Event]
 """Builds an event from its properties and the whole record."""
 
 
-EVENT_STREAM = "/global/event"
-"""The stream of all directories and sessions; it sends a heartbeat every 10 s."""
+def route() -> str:
+    """Name the stream of all directories and sessions; it sends a heartbeat every 10 s."""
+    return "/global/event"
 
 
 def read_record(record: Json) -> Sequence[Event]:
