@@ -102,7 +102,7 @@ def demo(session: nox.Session) -> None:
     """Run a small swarm of agents on a scripted model, or a real one: -- --model provider/id."""
     session.install("-q", "-e", ".[testing,progress]")
     [binary] = provide(session).values()
-    found_first = Path(session.bin) / "opencode"  # by whoever looks for it on PATH
+    found_first = Path(session.bin) / "opencode"  # on PATH
     found_first.unlink(missing_ok=True)
     found_first.symlink_to(binary)
     session.run("python", "docs/examples/demo.py", *session.posargs)

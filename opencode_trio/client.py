@@ -136,7 +136,7 @@ class AsyncOpenCodeClient:
             answer that reached its limit, is a result.
 
         Raises:
-            OpenCodeConfigError: prompt, workspace, log file or settings cannot be right.
+            OpenCodeConfigError: the prompt, workspace, log file or settings are invalid.
             OpenCodeBinaryNotFoundError: there is no opencode to run.
             OpenCodeVersionError: it is one this library cannot drive.
             OpenCodeTurnError: the model or its provider failed.

@@ -81,7 +81,7 @@ class RunConfig:
     agent, session, turn), an unset field takes the value of the one below; see `layered`.
 
     Raises:
-        OpenCodeConfigError: a field cannot be right; the message names it.
+        OpenCodeConfigError: a field is invalid; the message names it.
     """
 
     _unset: frozenset[str] = attrs.field(

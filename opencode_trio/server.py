@@ -278,7 +278,7 @@ class OpenCodeServer:
             if delete_on_exit:
                 await self._delete(record)
             else:
-                with _a_last_word():  # no turn's rules are for whoever opens it again
+                with _a_last_word():  # a turn's rules are not for the next user of the session
                     await plan.rules.apply((), plan.cfg.agent)
             self._connection.event_stream.tree.forget(session.session_id)
 
@@ -418,7 +418,7 @@ async def connect_server(
         tls: how to check its certificate; by default against the well-known authorities.
 
     Raises:
-        OpenCodeConfigError: the address is none.
+        OpenCodeConfigError: the address is invalid.
         OpenCodeServerError: nobody answers there, or not as opencode does.
         OpenCodeVersionError: it is an opencode that this library cannot drive.
 

@@ -87,7 +87,7 @@ class Session:
             **options: see `TurnOptions`.
 
         Raises:
-            OpenCodeConfigError: an option cannot be right; nothing was sent.
+            OpenCodeConfigError: an option is invalid; nothing was sent.
             OpenCodeTurnError: the model or its provider failed.
             OpenCodeLimitError: a guard ended the turn.
             OpenCodeTimeoutError: `timeout_s` was up; the turn has been aborted.
@@ -148,7 +148,7 @@ class Session:
             return await turn.wait()
 
     async def abort(self) -> None:
-        """Abort what the session is doing, whoever began it; its turn raises.
+        """Abort what the session is doing, no matter who began it; its turn raises.
 
         Raises:
             OpenCodeServerError: the server did not answer.

@@ -109,7 +109,7 @@ class Swarm(Combinators):
             The agent, to be awaited, cancelled, or left alone.
 
         Raises:
-            OpenCodeConfigError: an option cannot be right.
+            OpenCodeConfigError: an option is invalid.
         """
         return self._start(task_of(work, args, output, options))
 
@@ -119,7 +119,7 @@ class Swarm(Combinators):
         return tuple(self._agents)
 
     def outcomes(self) -> list[Outcome]:
-        """Return what came of the agents that are over, in the order in which they were started."""
+        """Return the outcomes of the agents that are over, in the order in which they were started."""
         return [agent.outcome for agent in self._agents if agent.outcome is not None]
 
     @property
@@ -130,7 +130,7 @@ class Swarm(Combinators):
     # --- to watch -------------------------------------------------------------------------------
 
     def snapshot(self) -> SwarmSnapshot:
-        """Take down how it stands."""
+        """Take a snapshot of the swarm."""
         return SwarmSnapshot(
             agents=tuple(map(snapshot_of, self._agents)),
             spent=self.spent,
@@ -146,7 +146,7 @@ class Swarm(Combinators):
         return Updates(self._change_signal, self.snapshot, every_s)
 
     def report(self) -> Report:
-        """Take down what was done so far: a table, JSON Lines, a picture; also after the block."""
+        """Report what was done so far: a table, JSON Lines, a picture; also after the block."""
         return take_down(self._agents, self._history, self.spent)
 
     # --- the way of an agent --------------------------------------------------------------------
@@ -239,7 +239,7 @@ async def open_swarm(
     Raises:
         ExceptionGroup: as a nursery does: what agents failed with (each has a note that names the
             agent and its session), and what the block raised.
-        OpenCodeConfigError: the workspace is not there, or an option cannot be right.
+        OpenCodeConfigError: the workspace is not there, or an option is invalid.
 
     **Cancellation**: aborts all agents, and waits until they have stopped.
     """

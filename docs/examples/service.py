@@ -61,7 +61,7 @@ class Service:
             case "http", "POST", "/ask":
                 await self._serve(receive, send)
             case "http", "GET", "/health":
-                has_ended = self.server.has_ended  # if so, whoever runs this service can restart it
+                has_ended = self.server.has_ended  # if so, restart this service
                 await respond(send, 503 if has_ended else 200, {"healthy": not has_ended})
             case "http", _, _:
                 await respond(send, 404, {"error": "POST /ask, or GET /health"})

@@ -32,7 +32,7 @@ class Batch:
     results: ResultFile
     stop: Stop
     outcomes: dict[str, Outcome] = attrs.field(factory=dict[str, Outcome])
-    """What came of tasks, by their ids."""
+    """The outcomes of tasks, by their ids."""
     failure: OSError | None = None
     """Why results cannot be written any more; the tasks that ran then were cancelled."""
 
@@ -44,7 +44,7 @@ class Batch:
             show: shows the swarm.
             options: further ones of `open_swarm`.
 
-        **Cancellation**: cancels what runs, and writes down what came of it; `stop` likewise, and
+        **Cancellation**: cancels what runs, and writes down the outcomes; `stop` does the same, and
         then returns.
         """
         if not self.left:
@@ -106,12 +106,12 @@ class Batch:
 
 @attrs.define(eq=False)
 class Stop:
-    """What is cancelled when the program shall stop."""
+    """What is cancelled when the program should stop."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    """To be entered by what shall stop."""
+    """Entered by what should stop."""
     reason: signal.Signals | None = None
-    """Why it shall."""
+    """Why the program should stop."""
 
 
 @asynccontextmanager

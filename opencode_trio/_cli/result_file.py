@@ -129,7 +129,7 @@ def _statuses(path: Path, content: bytes) -> dict[str, str]:
 
 
 def record_of(task: BatchTask, outcome: Outcome) -> Json:
-    """Say what came of a task."""
+    """Write the outcome of a task as a record."""
     result = outcome.value if is_result(outcome.value) else outcome.partial
     error = outcome.error
     return {

@@ -134,7 +134,7 @@ def read_object(text: bytes) -> Json:
     """Read a JSON object.
 
     Raises:
-        OpenCodeConfigError: it is none.
+        OpenCodeConfigError: it is not one.
     """
     try:
         value = json.loads(text)
@@ -163,7 +163,7 @@ def config_with(cfg: RunConfig, fields: Mapping[str, Any]) -> RunConfig:
     """Return the settings with others laid over them.
 
     Raises:
-        OpenCodeConfigError: one is unknown or cannot be right; the text names it.
+        OpenCodeConfigError: a setting is unknown or invalid; the text names it.
     """
     known = sorted(setting_names())
     if unknown := [name for name in fields if name not in known]:

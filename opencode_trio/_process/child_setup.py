@@ -146,7 +146,7 @@ def _warn_of_host_files(workspace: Path, home: Path) -> None:
 
 
 _NO_SHELLS = {"nologin", "false", "true"}
-"""Login shells of accounts that nobody shall log in to."""
+"""Login shells of accounts that nobody should log in to."""
 
 
 @functools.lru_cache(maxsize=16)

@@ -68,7 +68,7 @@ _OF_THE_DATABASE = frozenset({"OPENCODE_DB", "OPENCODE_DISABLE_CHANNEL_DB"})
 # background and bounded) and would hide new models.
 _DEFAULTS = {
     "OPENCODE_DISABLE_SHARE": "1",  # nobody is there to see that a session was published
-    # Language servers are off unless asked for, and a workspace can ask: it shall not have
+    # Language servers are off unless asked for, and a workspace can ask: it should not have
     # the host download and build programs, which stay in its cache.
     "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
 }

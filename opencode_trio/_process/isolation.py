@@ -69,7 +69,7 @@ class ChildHome:
     """What one child needs of the file system before it starts."""
 
     scratch: Path
-    """A directory of mode 0700 for this child alone; whoever prepared it removes it."""
+    """A directory of mode 0700 for this child alone; its creator removes it."""
     env: dict[str, str] = attrs.field(repr=False)
     """The child's whole environment."""
     elsewhere: Path | None = None

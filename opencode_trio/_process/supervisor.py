@@ -66,7 +66,7 @@ class Supervisor(Protocol):
         ...
 
     def release(self) -> None:
-        """Tell that the family shall end, without waiting."""
+        """Ask for the end of the family, without waiting."""
 
     async def end(self, process: trio.Process, /) -> Teardown:
         """End the family and wait until it has; bounded by the graces, called shielded."""

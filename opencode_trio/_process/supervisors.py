@@ -85,7 +85,7 @@ def program() -> list[str]:
     """Return the words that have an interpreter run the warden.
 
     Raises:
-        OpenCodeConfigError: whoever packed this library left it out.
+        OpenCodeConfigError: the packed library lacks it.
     """
     if Path(WARDEN).is_file():
         return [WARDEN]
@@ -253,7 +253,7 @@ class GroupSupervisor:
         for line in table.splitlines():
             pid, parent, group, state, started = line.split(None, 4)
             if state.startswith("Z"):
-                continue  # dead; whoever is its parent reaps it
+                continue  # dead; its parent reaps it
             person = ProcessId(int(pid), started)
             children.setdefault(int(parent), []).append(person)
             if self._leader in (person.pid, int(group)) or person in self._family:
@@ -319,7 +319,7 @@ async def end_family(supervisor: Supervisor, process: trio.Process, graces: Grac
 
 
 async def _end_without_supervisor(process: trio.Process, graces: Graces) -> Teardown:
-    """End who is found below a process, among them whoever was to do it."""
+    """End all that is found below a process, a warden included."""
     with trio.move_on_after(graces.total_s):
         try:
             return await GroupSupervisor([], Path(), Path(), graces).end(process)

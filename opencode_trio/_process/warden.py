@@ -228,7 +228,7 @@ class Family:
     def reap(self) -> bool:
         """Collect the dead; return whether anybody is left.
 
-        Whoever lives has living parents all the way up to us: no children means no family.
+        A living process has living parents all the way up to us: no children means no family.
         """
         while True:
             try:
@@ -297,7 +297,7 @@ class Family:
             os.killpg(member.group, signal.SIGKILL)
 
     def survivors(self) -> list[int]:
-        """List whoever is left."""
+        """List the processes that are left."""
         return [member.pid for member in descendants(os.getpid())] if self.reap() else []
 
 

@@ -65,7 +65,7 @@ class AgentReport:
 
 
 def report_of(agent: Agent, recorder: AgentRecorder) -> AgentReport:
-    """Take down what an agent has done."""
+    """Sum up what an agent has done."""
     error = agent.outcome.error if agent.outcome else None
     said = None if error is None else f"{type(error).__name__}: {one_line(str(error), MAX_ERROR)}"
     return AgentReport(

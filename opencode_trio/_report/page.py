@@ -208,7 +208,7 @@ def _row(chart: Element, name: str, who: str, sums: Sequence[str], **attributes:
 
 
 def _told(agent: AgentReport) -> str:
-    """Say in a few words what came of an agent."""
+    """Say in a few words how an agent ended."""
     counts = {
         "step": agent.figures.steps,
         "tool": agent.figures.tools,

@@ -126,7 +126,7 @@ LOOK_S = 0.1
 
 
 def question_of(request: PermissionRequest, name: str) -> str:
-    """Return what the human is asked.  All of what shall be done is shown, every line."""
+    """Return what the human is asked.  All that would be done is shown, every line."""
     what = "\n".join(f"    {line}" for text in request.patterns for line in text.splitlines())
     always = ", ".join(request.always) or "everything of the kind"
     return harmless(

@@ -27,7 +27,7 @@ def end_of_run(fold: TurnFold, exit_code: int | None) -> StopReason:
     """Name the end of a run that ended so.
 
     What the events say stands, with one exception: an end without an answer may as well be a
-    crash.  It is none if opencode left in good order, with 0, or with 1 after an error of which
+    crash.  It is not one if opencode left in good order, with 0, or with 1 after an error of which
     it had told.
 
     Args:

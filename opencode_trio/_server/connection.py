@@ -145,7 +145,7 @@ class Connection:
     async def warm(self, directory: str) -> None:
         """See that the server has read a directory's providers.
 
-        A prompt that is the first to need them and is aborted in the midst leaves opencode 1.18
+        A prompt that is the first to need them and is aborted halfway leaves opencode 1.18
         with a reading that was interrupted, which it keeps: every later prompt in that directory
         gets a 500 ("All fibers interrupted without error"), until the directory is disposed of.
         So they are asked for before the first prompt, by a task that nobody interrupts.

@@ -44,7 +44,7 @@ async def open_api(
     """Open a pool of connections to a server; nothing is sent yet.
 
     Raises:
-        OpenCodeServerError: the address is none.
+        OpenCodeServerError: the address is invalid.
     """
     with _mapped_errors("the address", url, redactor):
         client = httpx.AsyncClient(

@@ -143,7 +143,7 @@ async def _keep(plan: ServePlan, *, task_status: trio.TaskStatus[Connection]) ->
                 await _answers(connection, child, starting)
                 limit.deadline = math.inf
                 task_status.started(connection)
-                await trio.sleep_forever()  # whoever holds the link still is told how it ended
+                await trio.sleep_forever()  # who holds the connection still learns how it ended
 
 
 async def _answers(connection: Connection, child: Child, starting: trio.CancelScope) -> None:

@@ -1,6 +1,6 @@
 """What an agent was asked to do, and how it is ended before its time.
 
-Whoever gives up waiting must not drop the connection: opencode goes on working, and up to 1.18 a
+A caller that gives up waiting must not drop the connection: opencode goes on working, and up to 1.18 a
 session whose shell was dropped in its first moments is called busy for ever.  So the request is
 kept until it has its answer, which after an abort comes at once.  Nearly always:
 

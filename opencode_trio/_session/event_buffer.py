@@ -1,6 +1,6 @@
 """Events on their way to one reader, who may be slow.
 
-Whoever puts them in never waits, for the socket that they come from feeds all readers of a server.
+Putting them in never waits, because one socket feeds all readers of a server.
 So a slow reader gets less, in an order that loses nothing that cannot be had again:
 
 1. A delta is joined to the one before it, if that is of the same part and still here.

@@ -127,7 +127,7 @@ class PendingAsks:
 
         Raises:
             KeyError: nothing of this id waits for an answer.
-            OpenCodeConfigError: this is no possible answer; the request still waits.
+            OpenCodeConfigError: the answer is invalid; the request still waits.
         """
         entry = self._open[request_id]
         await self._answer(reply(self._requests, entry.request, answer))
@@ -218,7 +218,7 @@ def reply(requests: Requests, request: AskRequest, answer: object) -> Call[Any]:
     """Build the call that gives an answer.
 
     Raises:
-        OpenCodeConfigError: it is no possible answer to this request.
+        OpenCodeConfigError: it is not a valid answer to this request.
     """
     if isinstance(request, QuestionRequest):
         return _question_reply(requests, request, answer)

@@ -90,8 +90,8 @@ class RunningTurn:
         self._failure: BaseException | None = None
         self._failure_is_told = False
         self._stop_reason: StopReason | None = None
-        self._settled = trio.Event()  # it is known what came of the prompt
-        self._told = trio.Event()  # whoever waits can be told the end
+        self._settled = trio.Event()  # the outcome of the prompt is known
+        self._told = trio.Event()  # the reader can be told the end
         self._gaps: int = 0  # of the stream, that are being filled
         self._abandoned = trio.Event()  # nobody wants what the agent still does
         self._ended = trio.Event()  # the server has finished with it
@@ -195,7 +195,7 @@ class RunningTurn:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Prompt, wait for the answer, and find out what came of it.  Raises nothing."""
+        """Prompt, wait for the answer, and work out the result.  Raises nothing."""
         try:
             await self._run()
         finally:  # or the end would be waited for in vain

@@ -67,7 +67,7 @@ def turn_settings(
     """Lay a turn's options over its session's settings.
 
     Raises:
-        OpenCodeConfigError: an option is unknown, cannot be right, or belongs to the server.
+        OpenCodeConfigError: an option is unknown or invalid, or belongs to the server.
         TypeError: an option is unknown.
     """
     unknown = options.keys() - TurnOptions.__annotations__.keys()

@@ -77,7 +77,7 @@ class Turn(trio.abc.ReceiveChannel[Event]):
             answer: as a handler would give it.
 
         Raises:
-            OpenCodeConfigError: this is no possible answer; the request still waits.
+            OpenCodeConfigError: the answer is invalid; the request still waits.
             KeyError: it does not wait for an answer (any more).
         """
         self._running.check_run()

@@ -101,7 +101,7 @@ class TurnQueue:
         """Take the floor for a turn; see `open_running_turn`.
 
         Args:
-            call: makes the prompt, of the id that its message shall have.
+            call: makes the prompt, given the id of its message.
             settings: of the turn.
             files: what goes with the prompt.
             listen: whether somebody reads the events.
@@ -142,7 +142,7 @@ class TurnQueue:
                 self._request = None
 
     async def abort(self) -> None:
-        """Abort what the agent does, whoever began it.
+        """Abort what the agent does, no matter who began it.
 
         Raises:
             OpenCodeServerError: the server did not answer.

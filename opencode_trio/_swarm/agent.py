@@ -1,4 +1,4 @@
-"""An agent of a swarm: how it stands, and what came of it."""
+"""An agent of a swarm: its state and its outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OVER: frozenset[AgentStatus] = frozenset(get_args(OutcomeStatus))
 
 @attrs.frozen(kw_only=True)
 class Outcome(Generic[ValueT_co]):
-    """What came of an agent.
+    """The outcome of an agent.
 
     Generic over its value, as `Agent` is.
     """
@@ -78,7 +78,7 @@ class Agent(Generic[ValueT_co]):
         self.session_id: str | None = None
         """Its session, once it has one."""
         self.outcome: Outcome[ValueT_co] | None = None
-        """What came of it, once it is over."""
+        """Its outcome, once it is over."""
         self.diff: str | None = None
         """What it changed in its worktree."""
         self.attempts: int = 0
@@ -95,7 +95,7 @@ class Agent(Generic[ValueT_co]):
 
     @property
     def status(self) -> AgentStatus:
-        """How it stands."""
+        """Its state."""
         return self._status
 
     @property
@@ -121,7 +121,7 @@ class Agent(Generic[ValueT_co]):
         self._scope.cancel()
 
     async def wait(self) -> Outcome[ValueT_co]:
-        """Wait until it is over; return what came of it.
+        """Wait until it is over; return its outcome.
 
         **Cancellation**: harmless to the agent.
         """

@@ -71,7 +71,7 @@ class Combinators(ABC):
             **options: of all; see `AgentOptions`.
 
         Raises:
-            ExceptionGroup: some failed, in a swarm that collects; what came of the others is in
+            ExceptionGroup: some failed, in a swarm that collects; the outcomes of the others are in
                 `outcomes`.
 
         **Cancellation**: cancels these agents, and waits until they have stopped.

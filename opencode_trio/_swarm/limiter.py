@@ -26,7 +26,7 @@ class FairLimiter:
     """Lets tasks in, in the order of their tickets.
 
     Two `trio.CapacityLimiter` in a row would do the same, but for two things: trio runs new tasks
-    in a random order, and whoever waits at the second would hold a place of the first.
+    in a random order, and a waiter at the second would hold a place of the first.
 
     Args:
         limit: the most at once.

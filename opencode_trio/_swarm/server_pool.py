@@ -50,7 +50,7 @@ class ServerPool(Protocol):
     """Gives servers to agents."""
 
     def directory(self, workspace: StrPath | None) -> str | None:
-        """Return where an agent shall work; ``None`` leaves it to the server."""
+        """Return where an agent should work; ``None`` leaves it to the server."""
         ...
 
     def lease(

@@ -1,4 +1,4 @@
-"""How a swarm stands, for somebody to watch: the newest state, never a queue of old ones."""
+"""The state of a swarm, to be watched: the newest state, never a queue of old ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAUSES_PER_LOOK = 10
 
 @attrs.frozen(kw_only=True)
 class AgentSnapshot:
-    """How an agent stands."""
+    """The state of an agent."""
 
     name: str
     status: AgentStatus
@@ -44,7 +44,7 @@ class AgentSnapshot:
 
 @attrs.frozen(kw_only=True)
 class SwarmSnapshot:
-    """How a swarm stands."""
+    """The state of a swarm."""
 
     agents: tuple[AgentSnapshot, ...] = ()
     """In the order in which they were started."""
@@ -64,7 +64,7 @@ class SwarmSnapshot:
 
 
 def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
-    """Take down how an agent stands."""
+    """Take a snapshot of an agent."""
     error = agent.outcome.error if agent.outcome else None
     return AgentSnapshot(
         name=agent.name,
@@ -83,7 +83,7 @@ def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
 
 
 class ChangeSignal:
-    """Tells any number of watchers that something has changed; who rings never waits."""
+    """Tells any number of watchers that something has changed; notifying never waits."""
 
     def __init__(self) -> None:
         self.rings: int = 0

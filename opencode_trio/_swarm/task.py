@@ -1,4 +1,4 @@
-"""What an agent of a swarm shall do, as a value."""
+"""What an agent of a swarm should do, as a value."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _check_work(_: AgentTask, __: attrs.Attribute[Any], work: Any) -> None:
 
 @attrs.frozen
 class AgentTask(Generic[ValueT_co]):
-    """What an agent shall do, as a value.  The options are those of `AgentOptions`.
+    """What an agent should do, as a value.  The options are those of `AgentOptions`.
 
     Generic over what comes of it: the `RunResult` of a prompt, or what the function returns.
 
@@ -113,7 +113,7 @@ def settings_of(task: AgentTask, common: RunConfig | None = None) -> RunConfig:
 
 
 async def do(task: AgentTask, session: Session) -> Any:
-    """Do a task; return what came of it."""
+    """Do a task; return its result."""
     if isinstance(task.work, str):
         return await session.send(task.work, output=task.output)
     return await task.work(session, *task.args)

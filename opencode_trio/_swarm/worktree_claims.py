@@ -65,7 +65,7 @@ def make_claim(common: Path, tree: Path, commit: str) -> Claim:
     _is_locked_by_us(file)
     file.write(json.dumps({"tree": str(tree), "commit": commit}))
     file.flush()
-    new.rename(path)  # only now: whoever sees it finds it locked, and whole
+    new.rename(path)  # only now: it is visible once it is locked and complete
     return Claim(tree, commit, file, path)
 
 

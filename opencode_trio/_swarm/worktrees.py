@@ -156,7 +156,7 @@ async def _clear_abandoned(directory: str, common: Path) -> None:
         is_cleared = False
         try:
             if not left.tree.parent.name.startswith(_PREFIX):
-                continue  # none of ours, whoever wrote that
+                continue  # not ours
             if (work := await _work_in(left)) is not None:
                 _log.warning(
                     "a program that was killed has left a worktree with %s: %s; once you have taken "

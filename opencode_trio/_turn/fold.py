@@ -112,7 +112,7 @@ class TurnFold:
         for event in stored:
             self.fold(event)
 
-    # --- what came of it
+    # --- the result
 
     @property
     def stop_reason(self) -> StopReason | None:

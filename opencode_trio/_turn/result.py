@@ -1,4 +1,4 @@
-"""What came of a turn: `RunResult`, folded from events."""
+"""The result of a turn, `RunResult`, folded from events."""
 
 from __future__ import annotations
 

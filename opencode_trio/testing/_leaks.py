@@ -19,8 +19,8 @@ from opencode_trio._process.scratch import SCRATCH_PREFIX
 from opencode_trio.testing._model import ScriptedModel
 
 SETTLE_S = 1.0
-"""How long what is on its way out is waited for: the kernel may be in the midst of ending a
-process, a server in the midst of noticing that its client has left."""
+"""How long to wait for what is about to go away: the kernel may still be ending a process, and a
+server may not have noticed yet that its client has left."""
 
 
 PAUSE_S = 0.02

@@ -29,7 +29,7 @@ def checked_id(prefix: str, value: object) -> str:
     opencode answers 500 to an id that it cannot parse, and an id becomes part of a path.
 
     Raises:
-        OpenCodeConfigError: it is none.
+        OpenCodeConfigError: it is not one.
     """
     if isinstance(value, str) and re.fullmatch(rf"{prefix}_?[A-Za-z0-9_-]+", value):
         return value
