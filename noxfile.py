@@ -51,9 +51,14 @@ LENIENT = [
 ]
 
 
-WORKERS = {"not opencode": 2, "opencode and not quiet": 2, "quiet": 0}
-"""How many tests of a kind run at once.  An opencode that starts keeps more than one core busy, so
-more than two would not be done sooner."""
+KINDS = {
+    "not opencode": ["-n", "2", "--dist", "worksteal"],
+    # An opencode that starts keeps more than one core busy: more than two would not be done sooner.
+    "opencode and not quiet": ["-n", "2", "--dist", "worksteal"],
+    # These measure time, and measure again before they fail: the machine may have been busy.
+    "quiet": ["--reruns", "2"],
+}
+"""How tests of each kind are run."""
 
 
 def trio_files() -> list[str]:
@@ -91,9 +96,8 @@ def run_tests(session: nox.Session) -> None:
     if session.posargs:  # of a part of the tests coverage tells nothing
         session.run("pytest", *session.posargs, env=env)
         return
-    for marks, workers in WORKERS.items():
-        workers_at_once = ["-n", str(workers), "--dist", "worksteal"]
-        session.run("pytest", "-m", marks, *workers_at_once, *coverage, env=env)
+    for marks, options in KINDS.items():
+        session.run("pytest", "-m", marks, *options, *coverage, env=env)
     session.run("coverage", "report")
 
 

@@ -664,7 +664,8 @@ async def test_keeper_that_never_says_whether_it_started(
 async def test_survivor_that_holds_our_pipes(launch: Launch, mark: str) -> None:
     """A group does not find this one (a warden would); at least it must not hold up the block."""
     with trio.fail_after(2 * DRAIN_S + AT_ONCE_S):
-        async with launch("(setsid sleep @ &); echo ready; sleep 0.2") as child:
+        leave = "(setsid sh -c 'echo > left; exec sleep @' &)"
+        async with launch(f"{leave}; until [ -e left ]; do sleep 0.01; done") as child:
             await child.wait()
     assert len(carrying(mark)) == 1
     assert child.teardown is not None
@@ -709,11 +710,13 @@ async def test_escalation_is_told(
     async with launch(DEAF, graces=QUICK) as child:
         await ready(child)
     assert child.teardown is not None
-    # The shell is deaf; the two that it sleeps by have inherited that.
-    assert (child.teardown.terminated, child.teardown.killed) == (3, 3)
+    # The shell is deaf; the two that it sleeps by have inherited that.  When they are killed
+    # before it, it may start another.
+    assert child.teardown.terminated == 3
+    assert child.teardown.killed >= 3
     assert child.teardown.is_certain is (kind == "warden")
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    assert "3 processes had to be killed" in caplog.text
+    assert f"{child.teardown.killed} processes had to be killed" in caplog.text
 
 
 async def test_ending_without_escalation_is_not_logged(
@@ -745,7 +748,9 @@ async def test_result_tells_of_the_teardown(mark: str, tmp_path: Path) -> None:
         while len(carrying(mark)) < 3:  # noqa: ASYNC110 - processes ring no bell
             await trio.sleep(0.01)
         assert run.result.teardown is None
-    assert run.result.teardown == Teardown(terminated=3, killed=3)
+    told = run.result.teardown
+    assert told is not None
+    assert told == Teardown(terminated=3, killed=max(told.killed, 3))
 
 
 # --- Ctrl+C, and the host's end
@@ -823,7 +828,7 @@ def test_ctrl_c_as_often_as_you_like(
         for pause in again_s:
             time.sleep(pause)
             os.killpg(host.pid, signal.SIGINT)
-        assert host.wait(20) == 77
+        assert host.wait(60) == 77
     assert carrying(mark) == []
     assert not (tmp_path / "interrupted").exists()
     assert not list(tmp_path.parent.glob(f"opencode-trio-{host.pid}-*"))
@@ -836,7 +841,7 @@ def test_end_of_the_host(mark: str, tmp_path: Path, name: str, whom: str) -> Non
     with start_host("warden", script, tmp_path) as host:
         send = {"host": os.kill, "group": os.killpg}[whom]
         send(host.pid, signal.Signals[name])
-        assert host.wait(20) == -signal.Signals[name]
+        assert host.wait(60) == -signal.Signals[name]
     deadline = time.monotonic() + AT_ONCE_S
     while (left := carrying(mark)) and time.monotonic() < deadline:
         time.sleep(0.01)
