@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeGuard
 
 import attrs
 
 from opencode_trio.events import TokenUsage, ToolPart
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from attrs import AttrsInstance
     from typing_extensions import TypeVar, TypeVarTuple
 
-    AnswerT = TypeVar("AnswerT", default=Any)
+    class PydanticInstance(Protocol):
+        """An instance of a pydantic model, known without pydantic."""
+
+        __pydantic_validator__: ClassVar[Any]
+
+    AnswerKind = AttrsInstance | DataclassInstance | Mapping[str, object] | PydanticInstance
+    """What an answer can be; the mapping is a TypedDict."""
+
+    AnswerT = TypeVar("AnswerT", bound=AnswerKind, default=Any)
     StructuredT_co = TypeVar("StructuredT_co", covariant=True, default=Any)
     ValueT = TypeVar("ValueT")
     ValueT_co = TypeVar("ValueT_co", covariant=True, default=Any)

@@ -7,9 +7,11 @@ report a comment that silences nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Unpack, assert_never, assert_type
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, Unpack, assert_never, assert_type
 
 import attrs
+import pydantic
 import trio
 
 from opencode_trio import (
@@ -56,6 +58,19 @@ from opencode_trio.testing import ModelRequest, Reply, ScriptedModel, ToolCall, 
 @attrs.frozen
 class Review:
     error_of_end: Literal["good", "bad"]
+    score: int
+
+
+@dataclass
+class AsDataclass:
+    score: int
+
+
+class AsTypedDict(TypedDict):
+    score: int
+
+
+class AsModel(pydantic.BaseModel):
     score: int
 
 
@@ -175,6 +190,9 @@ async def sessions(session: Session) -> None:
     assert_type(review, RunResult[Review])
     assert_type(review.structured, Review)
     assert_type(review.structured.score, int)
+    assert_type((await session.send("a", output=AsDataclass)).structured, AsDataclass)
+    assert_type((await session.send("a", output=AsTypedDict)).structured["score"], int)
+    assert_type((await session.send("a", output=AsModel)).structured, AsModel)
     assert_type(await session.send("prompt", output=SCHEMA), RunResult[Any])
     assert_type(await session.send("prompt", output={"type": "object"}), RunResult[Any])
 
@@ -202,7 +220,7 @@ async def left_open(session: Session, model: str | None, limit: float | None) ->
 
 
 async def wrong_sessions(session: Session) -> None:
-    await session.send("prompt", output=int)  # refused when it is called
+    await session.send("prompt", output=int)  # type: ignore[type-var]
     await session.send("prompt", output=Review("good", 1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.send("prompt", modell="p/m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await session.send("prompt", max_steps="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
