@@ -6,6 +6,7 @@ Each session makes its own environment from PyPI, and those that need the real o
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -110,6 +111,20 @@ def demo(session: nox.Session) -> None:
     found_first.unlink(missing_ok=True)
     found_first.symlink_to(binary)
     session.run("python", "docs/examples/demo.py", *session.posargs)
+
+
+@nox.session(default=False, reuse_venv=True)
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of the README anew: the live table, and the timeline of the demo."""
+    session.install("-q", "-e", ".[testing,progress]")
+    folder = Path(session.create_tmp()).absolute()
+    binary = Path(*provide(session).values())
+    (folder / "opencode").unlink(missing_ok=True)
+    (folder / "opencode").symlink_to(binary)
+    page = str(folder / "swarm.html")
+    env = {"PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
+    session.run("python", "docs/examples/demo.py", "--page", page, env=env)
+    session.run("python", "docs/pictures/draw.py", page)
 
 
 @nox.session

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opencode_trio._session.settings import TurnOptions
     from opencode_trio._session.turn import Turn
     from opencode_trio._swarm.agent import Agent, AgentStatus, Outcome
-    from opencode_trio._swarm.snapshots import AgentSnapshot, SwarmSnapshot
+    from opencode_trio._swarm.snapshots import AgentPhase, AgentSnapshot, SwarmSnapshot
     from opencode_trio._swarm.task import AgentOptions, AgentTask
     from opencode_trio._tasks import OpenCodeTimeoutError
     from opencode_trio._turn.budgets import Budget, Spending, limit_spending
@@ -136,7 +136,7 @@ _HOMES = {
     "_session.settings": "TurnOptions",
     "_session.turn": "Turn",
     "_swarm.agent": "Agent AgentStatus Outcome",
-    "_swarm.snapshots": "AgentSnapshot SwarmSnapshot",
+    "_swarm.snapshots": "AgentPhase AgentSnapshot SwarmSnapshot",
     "_swarm.task": "AgentOptions AgentTask",
     "_tasks": "OpenCodeTimeoutError",
     "_turn.budgets": "Budget Spending limit_spending",
@@ -186,6 +186,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Agent",
     "AgentOptions",
+    "AgentPhase",
     "AgentReport",
     "AgentSnapshot",
     "AgentStatus",

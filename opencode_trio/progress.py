@@ -22,11 +22,12 @@ from opencode_trio._report.terminal_text import (
     doing,
     dollars,
     duration,
+    is_passing,
     printable,
     question_of,
     totals,
 )
-from opencode_trio._swarm.agent import OVER
+from opencode_trio._swarm.agent import OVER, AgentStatus
 from opencode_trio._swarm.snapshots import AgentSnapshot, SwarmSnapshot
 from opencode_trio._tasks import current_run, open_background
 from opencode_trio._turn.budgets import Budget
@@ -216,8 +217,24 @@ def _load_table() -> Callable[[TextIO, Budget], View]:
     return TableView
 
 
+PATIENCE_S = 5.0
+"""So long must a phase of a turn last to get a line: each step has some, and most pass at once."""
+
+
+@attrs.define
+class _Told:
+    """What was written of an agent, and since when it is at what it is at."""
+
+    status: AgentStatus = "waiting"  # that goes without saying
+    doing: str = ""
+    now: str = ""
+    since_s: float = 0.0
+
+
 class LinesView:
     """Writes a line when an agent's status changes, or what it is at, and the totals in the end.
+
+    Thinking, writing and waiting for the model are told when they last.
 
     Args:
         file: where to.
@@ -227,7 +244,7 @@ class LinesView:
     def __init__(self, file: TextIO, budget: Budget) -> None:
         self._file = file
         self._budget = budget
-        self._told: list[tuple[str, str]] = []
+        self._told: list[_Told] = []
         self._last = SwarmSnapshot()
 
     def show(self, state: SwarmSnapshot) -> None:
@@ -235,13 +252,23 @@ class LinesView:
         self._last = state
         for number, agent in enumerate(state.agents):
             if number == len(self._told):
-                self._told.append(("waiting", ""))  # that goes without saying
-            now = (agent.status, doing(agent))
-            # That a tool has ended is no news; the next one, or the end, soon comes.
-            if now[0] != self._told[number][0] or now[1] not in {"", self._told[number][1]}:
-                self._told[number] = now
-                self._write(_line(agent), state)
+                self._told.append(_Told())
+            if self._is_news(agent, self._told[number], state.elapsed_s):
+                self._write(_line(agent, self._told[number].doing), state)
         self._file.flush()
+
+    def _is_news(self, agent: AgentSnapshot, told: _Told, now_s: float) -> bool:
+        # Without the countdown to the next try, which changes all the time.
+        now = doing(attrs.evolve(agent, retry_in_s=None))
+        if now != told.now:
+            told.now, told.since_s = now, now_s
+        passes = is_passing(agent) and now_s - told.since_s < PATIENCE_S
+        what = "" if passes else now
+        # That a tool has ended is no news; the next one, or the end, soon comes.
+        is_news = agent.status != told.status or what not in {"", told.doing}
+        if is_news:
+            told.status, told.doing = agent.status, what
+        return is_news
 
     def pause(self) -> None:
         """Leave the terminal to somebody else."""
@@ -256,10 +283,10 @@ class LinesView:
         self._file.write(f"[{duration(state.elapsed_s)}] {text}\n")
 
 
-def _line(agent: AgentSnapshot) -> str:
+def _line(agent: AgentSnapshot, told: str) -> str:
     what = f"{printable(agent.name)}: {agent.status}"
-    if text := doing(agent):
-        what += f": {text}"
+    if told:
+        what += f": {doing(agent)}"
     if agent.status in OVER and agent.attempts:
         what += f" ({duration(agent.elapsed_s)}, {dollars(agent.spent.cost_usd)})"
     return what

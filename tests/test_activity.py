@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from opencode_trio._turn.activity import Activity
@@ -23,49 +25,64 @@ from opencode_trio.events import (
     ToolPart,
 )
 
-RUNNING = ToolPart(part_id="prt_1", tool="bash", status="running", input={"command": "echo hi"})
-ENDED = ToolPart(part_id="prt_1", tool="bash", status="completed")
-
 
 def test_tools() -> None:
     activity = Activity()
-    assert activity.take(ToolPart(part_id="prt_1", tool="bash", status="pending")) is False
-    assert activity.take(ToolPart(part_id="prt_1", tool="bash", status="running"))
+    assert activity.take(ToolPart(part_id="prt_1", tool="bash", status="pending"))
+    assert activity.take(
+        ToolPart(part_id="prt_1", tool="bash", status="running", input={"command": "ls"})
+    )
+    assert activity.call == "bash: ls"
     assert activity.take(ToolPart(part_id="prt_2", tool="read", status="running"))
     assert activity.tool == "read"
     assert activity.take(ToolPart(part_id="prt_2", tool="read", status="error"))
     assert activity.tool == "bash"
+    assert activity.take(TextPart(text="hm")) is False
     activity.clear()
-    assert activity.tool is None
+    assert [activity.tool, activity.call] == [None, ""]
+
+
+def test_the_phases_of_a_turn() -> None:
+    activity = Activity()
+    story: list[tuple[Event, str]] = [
+        (TextPart(text="the prompt"), "idle"),
+        (SessionBusy(session_id="ses_1"), "waiting"),
+        (StepStarted(), "waiting"),
+        (ReasoningPart(is_complete=False), "thinking"),
+        (ReasoningDelta(delta="hm"), "thinking"),
+        (ReasoningPart(text="hm"), "thinking"),
+        (TextPart(is_complete=False), "writing"),
+        (SessionBusy(session_id="ses_1"), "writing"),
+        (TextDelta(delta="I look"), "writing"),
+        (ToolPart(part_id="prt_1", tool="bash", status="pending"), "calling"),
+        (ToolPart(part_id="prt_1", tool="bash", status="running"), "calling"),
+        (ToolPart(part_id="prt_1", tool="bash", status="completed"), "waiting"),
+        (StepFinished(reason="tool-calls"), "waiting"),
+        (TextDelta(delta="It is"), "writing"),
+        (StepFinished(reason="stop"), "writing"),
+    ]
+    for event, phase in story:
+        activity.take(event)
+        assert activity.phase == phase, event
+    activity.clear()
+    assert activity.phase == "idle"
 
 
 @pytest.mark.parametrize(
-    ("events", "doing"),
+    ("tool", "arguments", "title"),
     [
-        ([], ""),
-        ([SessionBusy()], "waiting for model"),
-        ([SessionBusy(), StepStarted()], "waiting for model"),
-        ([StepStarted(), ReasoningDelta(delta="hm")], "thinking"),
-        ([StepStarted(), ReasoningPart(text="hm"), TextDelta(delta="So")], "writing"),
-        ([TextPart(text="So"), RUNNING], "bash: echo hi"),
-        ([RUNNING, ToolPart(part_id="prt_2", tool="read", status="running")], "read"),
-        ([TextPart(text="So"), RUNNING, ENDED], "writing"),
-        ([RUNNING, ENDED, StepFinished(reason="tool-calls")], "waiting for model"),
+        ("bash", {"command": "wc -l a", "description": "Count"}, "bash: wc -l a"),
+        ("read", {"filePath": "/a/long/way/to/src/module.py"}, "read: src/module.py"),
+        ("glob", {"pattern": "**/*.py", "path": "/a"}, "glob: **/*.py"),
+        ("task", {"description": "find tests", "prompt": "Find"}, "task: find tests"),
+        ("todowrite", {"todos": []}, "todowrite"),
+        ("bash", {"command": "echo \x1b[31m\nls"}, "bash: echo [31m ls"),
     ],
 )
-def test_what_it_is_doing_at_any_time(events: list[Event], doing: str) -> None:
+def test_what_a_tool_is_used_on(tool: str, arguments: dict[str, Any], title: str) -> None:
     activity = Activity()
-    for event in events:
-        activity.take(event)
-    assert activity.doing == doing
-    activity.clear()
-    assert activity.doing == ""
-
-
-def test_a_picture_changes_with_what_it_shows_only() -> None:
-    activity = Activity()
-    assert activity.take(TextDelta(delta="a"))
-    assert activity.take(TextDelta(delta="b")) is False
+    activity.take(ToolPart(part_id="prt_1", tool=tool, status="running", input=arguments))
+    assert activity.call == title
 
 
 def test_asks() -> None:
@@ -74,6 +91,7 @@ def test_asks() -> None:
     activity.take(PermissionAsked(request_id="per_1"))
     activity.take(QuestionAsked(request_id="que_1"))
     assert activity.asks == 2
+    assert activity.asked == "a question"
     activity.take(PermissionReplied(request_id="per_1"))
     activity.take(QuestionRejected(request_id="que_1"))
     activity.take(QuestionRejected(request_id="que_1"))
@@ -84,8 +102,10 @@ def test_steps_and_retries() -> None:
     activity = Activity()
     assert activity.take(StepFinished())
     assert activity.take(SessionRetrying(session_id="ses_1"))
-    assert activity.take(SessionRetrying(session_id="ses_2")) is False
-    assert activity.take(SessionBusy(session_id="ses_1")) is False
+    later = SessionRetrying(session_id="ses_2", message="Overloaded", next_at_s=1e9)
+    assert activity.take(later)
+    assert activity.retry == later
+    activity.take(SessionBusy(session_id="ses_1"))
     assert activity.is_retrying
     assert activity.take(SessionIdle(session_id="ses_2"))
-    assert (activity.steps, activity.is_retrying) == (1, False)
+    assert [activity.steps, activity.is_retrying, activity.retry] == [1, False, None]

@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 import trio
+from rich.cells import cell_len
 from trio.testing import MockClock
 
 from opencode_trio._report.table_view import (
+    COLUMNS,
     FRAME_LINES,
     TableView,
     choose,
@@ -93,13 +95,26 @@ def test_amounts_and_names(written: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        (agent("a", tool="bash"), "bash"),
-        (agent("a", tool="bash", asks=1), "asks a human"),
-        (agent("a", is_retrying=True), "waits for the provider"),
-        (agent("a", "completed", tool="bash"), ""),
+        (agent("a", "waiting"), ""),
+        (agent("a", "starting", phase="server"), "waiting for a server"),
+        (agent("a", "starting", phase="session"), "opening a session"),
+        (agent("a"), "no turn is open"),
+        (agent("a", phase="waiting"), "waiting for the first token"),
+        (agent("a", phase="thinking"), "thinking"),
+        (agent("a", phase="writing"), "writing"),
+        (agent("a", phase="calling"), "writing a tool call"),
+        (agent("a", call="bash: ls\nrm", phase="writing"), "bash: ls"),
+        (agent("a", call="bash: ls", asks=1), "waiting for an answer"),
+        (agent("a", asks=1, asked="may it? ls"), "waiting for an answer: may it? ls"),
+        (agent("a", is_retrying=True, phase="waiting"), "retrying"),
+        (
+            agent("a", is_retrying=True, retry_in_s=11.2, retry_reason="Overloaded"),
+            "retrying in 12 s: Overloaded",
+        ),
+        (agent("a", is_retrying=True, retry_in_s=0.0, retry_reason="No"), "retrying: No"),
+        (agent("a", "completed", call="bash: ls"), ""),
         (agent("a", "failed", error="Oh: no\nreally"), "Oh: no"),
         (agent("a", "cancelled", error="it was cancelled"), ""),
-        (agent("a"), ""),
     ],
 )
 def test_what_an_agent_is_at(state: AgentSnapshot, expected: str) -> None:
@@ -143,10 +158,10 @@ def test_a_line_for_each_change() -> None:
     states = [
         [agent("a", "waiting")],
         [agent("a"), agent("b", "waiting")],
-        [agent("a", tool="bash")],
+        [agent("a", call="bash: ls")],
         [agent("a")],
-        [agent("a", tool="bash")],
-        [agent("a", tool="read"), agent("b", "failed", error="E: no", cost=0.5)],
+        [agent("a", call="bash: ls")],
+        [agent("a", call="read: b"), agent("b", "failed", error="E: no", cost=0.5)],
         [agent("a", "completed", elapsed_s=3)],
     ]
     for number, state in enumerate(states):
@@ -154,11 +169,38 @@ def test_a_line_for_each_change() -> None:
     view.close()
     assert out.getvalue().splitlines() == [
         "[1.0 s] a: running",
-        "[2.0 s] a: running: bash",
-        "[5.0 s] a: running: read",
+        "[2.0 s] a: running: bash: ls",
+        "[5.0 s] a: running: read: b",
         "[5.0 s] b: failed: E: no (0.0 s, $0.5000)",
         "[6.0 s] a: completed (3.0 s, $0.0000)",
         "[6.0 s] 1 of 1 over (1 completed); $0.0000; 100 tokens; 6.0 s",
+    ]
+
+
+def test_a_phase_that_lasts_gets_a_line_and_a_countdown_only_one() -> None:
+    out = io.StringIO()
+    view = LinesView(out, Budget())
+    story: dict[range, dict[str, Any]] = {
+        range(3): {"phase": "waiting"},
+        range(3, 11): {"phase": "thinking"},
+        range(11, 13): {"phase": "writing"},
+        range(13, 20): {"asks": 1, "asked": "may it bash? ls"},
+        range(20, 24): {"is_retrying": True, "retry_reason": "Overloaded"},
+        range(24, 26): {"phase": "thinking"},
+        range(26, 33): {"phase": "waiting"},
+    }
+    for times, facts in story.items():
+        for second in times:
+            wait: dict[str, Any] = (
+                {"retry_in_s": times.stop - second} if "is_retrying" in facts else {}
+            )
+            view.show(swarm_of(agent("a", **facts, **wait), elapsed_s=second))
+    assert out.getvalue().splitlines() == [
+        "[0.0 s] a: running",
+        "[8.0 s] a: running: thinking",
+        "[13.0 s] a: running: waiting for an answer: may it bash? ls",
+        "[20.0 s] a: running: retrying in 4 s: Overloaded",
+        "[31.0 s] a: running: waiting for the first token",
     ]
 
 
@@ -288,18 +330,17 @@ async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_whom_to_show_when_there_is_no_room_for_all() -> None:
-    statuses: list[AgentStatus] = ["completed", "completed", "failed", "running", "waiting"]
+    statuses: list[AgentStatus] = ["completed", "completed", "failed", "running"]
     agents = tuple(agent(f"a{n}", status) for n, status in enumerate(statuses))
-    names = [[a.name for a in choose(agents, rows)[0]] for rows in range(6)]
+    names = [[a.name for a in choose(agents, rows)[0]] for rows in range(5)]
     assert names == [
         [],
         ["a3"],
         ["a2", "a3"],
         ["a1", "a2", "a3"],
         ["a0", "a1", "a2", "a3"],
-        ["a0", "a1", "a2", "a3"],
     ]
-    assert [a.name for a in choose(agents, 3)[1]] == ["a0", "a4"]
+    assert [a.name for a in choose(agents, 3)[1]] == ["a0"]
 
 
 def test_without_room_for_anybody_the_totals_are_shown() -> None:
@@ -322,11 +363,21 @@ def test_a_cell_has_its_width(text: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("longest", [1, 12, 300])
-@pytest.mark.parametrize("width", [30, 80, 81, 200])
-def test_columns_share_the_width(width: int, longest: int) -> None:
-    agent, *_ = widths = widths_for(width, longest)
-    assert sum(widths) + 2 * (len(widths) - 1) == max(width, 66)
-    assert agent == longest or len("agent") <= agent < 3 * widths[3]
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [
+        (30, {"tokens", "steps", "cost"}),
+        (60, {"tokens", "steps", "cost"}),
+        (80, {"tokens"}),
+        (120, set()),
+        (200, set()),
+    ],
+)
+def test_columns_share_the_width(width: int, left_out: set[str], longest: int) -> None:
+    widths = widths_for(width, longest)
+    assert widths.keys() == COLUMNS.keys() - left_out
+    assert sum(widths.values()) + 2 * (len(widths) - 1) == max(width, 40)
+    assert len("agent") <= widths["agent"] <= widths["doing"]
 
 
 def test_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,19 +387,43 @@ def test_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     view = TableView(out, Budget(max_cost_usd=5))
     agents = [
-        agent("[bold]one\x1b]0;title\x07", tool="bash"),
+        agent("[bold]one\x1b]0;title\x07", call="bash: ls"),
         agent("two", "failed", error="OpenCodeTurnError: E: no"),
     ]
+    agents += [agent(f"done {n}", "completed") for n in range(10)]
     view.show(swarm_of(*agents, *[agent(f"w{n}", "waiting") for n in range(40)]))
     view.close()
     text = out.getvalue()
     assert "[bold]one\ufffd]0;title" in text
     assert "E: no" in text
     assert "OpenCode" not in text
-    assert "and 40 more: 40 waiting" in text  # in one line: they have nothing to show
-    assert "w0" not in text
+    assert "bash: ls" in text
+    assert "and 9 more: 9 completed" in text
+    assert "40 waiting: w0, w1, w2" in text
+    assert "waiting  " not in text  # as a row's state
     assert "of $5.00" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("number", [3, 60])
+def test_a_picture_fits_its_terminal_and_says_of_every_agent_what_it_does(
+    width: int, number: int
+) -> None:
+    kinds: list[dict[str, Any]] = [
+        {"status": "starting", "phase": "server"},
+        {"phase": "thinking"},
+        {"call": "bash: " + "x" * 200},
+        {"is_retrying": True, "retry_in_s": 9.0, "retry_reason": "Overloaded " * 20},
+        {"status": "waiting"},
+    ]
+    agents = [agent(f"agent {n}" * (1 + n % 9), **kinds[n % 5]) for n in range(number)]
+    lines = str(picture(swarm_of(*agents), Budget(), 100, width)).splitlines()
+    rows = [line for line in lines if line.startswith("agent ")][1:]
+    assert len(rows) == sum(a.status != "waiting" for a in agents)
+    assert {cell_len(row) for row in rows} == {width}
+    doing = lines[0].index("doing")
+    assert all(row[doing : doing + 8].strip() for row in rows)
 
 
 def test_a_picture_of_a_thousand_agents_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ from opencode_trio._report.recorder import MAX_ROW, AgentRecorder, SwarmRecorder
 from opencode_trio._report.spans import Span, SpanKind, coarsen, thin
 from opencode_trio._report.tables import dollars, seconds
 from opencode_trio._report.timeline_svg import WIDTH, tick_step, timeline_svg
-from opencode_trio._turn.activity import MAX_TITLE, one_line
 from opencode_trio._turn.budgets import Spending
+from opencode_trio._turn.titles import MAX_TITLE, one_line
 from opencode_trio.errors import OpenCodeTurnError
 from opencode_trio.events import (
     ErrorInfo,

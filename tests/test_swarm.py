@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,16 @@ from opencode_trio.errors import (
     OpenCodeServerError,
     OpenCodeTurnError,
 )
-from opencode_trio.events import Event, PermissionAsked, PermissionReplied, ToolPart
+from opencode_trio.events import (
+    Event,
+    PermissionAsked,
+    PermissionReplied,
+    SessionBusy,
+    SessionRetrying,
+    ToolPart,
+)
 from opencode_trio.results import RunResult
+from opencode_trio.session import Session
 from opencode_trio.swarm import Swarm, open_swarm
 from swarming import COST_USD, FakeClient, FakeSession, World, after, failing, steps
 
@@ -124,6 +133,10 @@ async def test_what_cannot_be_right_is_refused_at_once(world: World) -> None:
             swarm.start_soon(AgentTask("prompt"), 1)
         with pytest.raises(OpenCodeConfigError, match="output"):
             swarm.start_soon(trio.sleep, 1, output={})  # type: ignore[call-overload]
+        with pytest.raises(OpenCodeConfigError, match="output: expected a JSON schema or a class"):
+            swarm.start_soon("prompt", output=int)  # type: ignore[type-var]
+        with pytest.raises(OpenCodeConfigError, match="output: expected a JSON schema or a class"):
+            await swarm.map(["one", "two"], output=int)
         with pytest.raises(OpenCodeConfigError, match="max_tokens"):
             swarm.start_soon("prompt", max_tokens=0)
         with pytest.raises(OpenCodeConfigError, match="at least one agent"):
@@ -580,7 +593,7 @@ async def test_what_an_agent_is_doing(autojump_clock: MockClock, world: World) -
     async def work(session: FakeSession) -> str:
         session.tell(ToolPart(part_id="prt_1", tool="bash", status="running"))
         await trio.sleep(1)
-        session.tell(PermissionAsked(request_id="per_1"))
+        session.tell(PermissionAsked(request_id="per_1", permission="bash", patterns=("ls",)))
         await trio.sleep(1)
         session.tell(PermissionReplied(request_id="per_1"))
         session.tell(ToolPart(part_id="prt_1", tool="bash", status="completed"))
@@ -595,10 +608,55 @@ async def test_what_an_agent_is_doing(autojump_clock: MockClock, world: World) -
         for _ in range(3):
             await trio.sleep(0.9)
             looks.append(swarm.snapshot().agents[0])
+    assert [look.phase for look in looks] == ["waiting"] * 3
+    assert looks[1].asked == "may it bash? ls"
     assert [(look.tool, look.asks) for look in looks] == [("bash", 0), ("bash", 1), (None, 0)]
     assert looks[2].elapsed_s == pytest.approx(2.7)
     assert len(heard) == 5
     assert heard[0][0] == "worker"
+
+
+async def test_an_agent_that_waits_for_a_server_or_a_provider(
+    autojump_clock: MockClock, world: World, tmp_path: Path
+) -> None:
+    async def overloaded(session: FakeSession) -> str:
+        next_at = time.time() + 40
+        session.tell(SessionRetrying(message="Overloaded", next_at_s=next_at))
+        await trio.sleep(2)
+        return "ok"
+
+    world.programs["overloaded"] = overloaded
+    client: Any = FakeClient(world)  # whose servers take two seconds
+    looks = []
+    async with open_swarm(client, workspace=tmp_path) as swarm:
+        swarm.start_soon("overloaded")
+        for _ in range(2):
+            await trio.sleep(1.5)
+            looks.append(swarm.snapshot().agents[0])
+    assert [(look.status, look.phase) for look in looks] == [
+        ("starting", "server"),
+        ("running", "waiting"),
+    ]
+    assert (looks[1].is_retrying, looks[1].retry_reason) == (True, "Overloaded")
+    assert 0 < (looks[1].retry_in_s or 0) <= 40
+
+
+async def test_an_agent_between_its_turns_has_no_turn_open(
+    autojump_clock: MockClock, world: World
+) -> None:
+    async def talk(session: Session) -> None:
+        await session.send("hello")
+        await trio.sleep(2)
+
+    async with open_swarm(world.server()) as swarm:
+        agent = swarm.start_soon(talk)
+        await trio.sleep(0.5)
+        session = world.servers[0].sessions[0]
+        session.tell(SessionBusy())
+        assert swarm.snapshot().agents[0].phase == "waiting"
+        await trio.sleep(2)
+        assert agent.status == "running"
+        assert swarm.snapshot().agents[0].phase == "idle"
 
 
 async def test_events_are_kept_on_request(autojump_clock: MockClock, world: World) -> None:

@@ -41,7 +41,7 @@ QUESTIONS = {  # and the command that answers it
     "Which line is the last?": "tail -n 1 poem.txt",
     "Where are the stars?": "grep -n stars poem.txt",
     "How many lines begin with Did?": "grep -c ^Did poem.txt",
-    "Is there a lamb?": "grep -i -o lamb poem.txt",
+    "Is there a lamb?": "grep -n -i lamb poem.txt",
 }
 PROMPT = "It is about poem.txt: {} Find out with one shell command, and answer in one line."
 PERMISSION = {
@@ -67,10 +67,8 @@ async def main(model: str, page: str) -> int:
     print()
     for outcome in swarm.outcomes():
         print(f"{outcome.name:32}", outcome.error or outcome.unwrap().final_text.strip())
-    report = swarm.report()
-    print(f"\n{report.figures.steps} requests to the model cost ${report.spent.cost_usd:.4f}.")
-    await trio.Path(page).write_text(report.html(), "utf-8")
-    print(f"Who did what, and when: {await trio.Path(page).resolve()}")
+    await trio.Path(page).write_text(swarm.report().html(), "utf-8")
+    print(f"\nWho did what, and when: {await trio.Path(page).resolve()}")
     return sum(outcome.error is not None for outcome in swarm.outcomes())
 
 

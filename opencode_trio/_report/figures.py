@@ -9,8 +9,8 @@ import attrs
 from opencode_trio._report.recorder import AgentRecorder
 from opencode_trio._report.spans import Span
 from opencode_trio._swarm.agent import Agent, AgentStatus
-from opencode_trio._turn.activity import one_line
 from opencode_trio._turn.budgets import Spending
+from opencode_trio._turn.titles import one_line
 
 MAX_ERROR = 500
 """Characters of an error's message."""

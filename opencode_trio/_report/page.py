@@ -17,8 +17,8 @@ from opencode_trio._report.spans import SpanKind
 from opencode_trio._report.tables import MAX_NAMES, alike, dollars, seconds
 from opencode_trio._report.timeline_svg import BANDS, tick_step, timeline_svg
 from opencode_trio._swarm.agent import AgentStatus
-from opencode_trio._turn.activity import one_line
 from opencode_trio._turn.budgets import Spending
+from opencode_trio._turn.titles import one_line
 
 DENSE = 30
 """With more agents than this, each has one line, and lower lanes."""

@@ -6,18 +6,15 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from opencode_trio._report.spans import (
-    OpenSpan,
-    Span,
-    SpanKind,
+from opencode_trio._report.spans import OpenSpan, Span, SpanKind, thin
+from opencode_trio._turn.titles import (
     ask_title,
     duration_of,
     error_title,
     has_failed,
-    thin,
+    one_line,
     tool_title,
 )
-from opencode_trio._turn.activity import one_line
 from opencode_trio.events import (
     ErrorReported,
     Event,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
 import attrs
-
-from opencode_trio._json import object_of
-from opencode_trio._turn.activity import call_title, one_line
-from opencode_trio.events import ErrorInfo, PermissionAsked, QuestionAsked, ToolPart
 
 SpanKind = Literal[
     "waiting", "starting", "running", "subagent", "step", "tool", "ask", "retry", "error"
@@ -133,41 +129,3 @@ def _merge(one: Span, other: Span) -> Span:
         cost_usd=one.cost_usd + other.cost_usd,
         tokens=one.tokens + other.tokens,
     )
-
-
-def tool_title(event: ToolPart) -> str:
-    """Return what a tool call does, and what went wrong with it."""
-    code = _exit_code(event.metadata)
-    wrong = event.error or (f"exit {code}" if code else "")
-    return one_line(": ".join(filter(None, [call_title(event), wrong])))
-
-
-def has_failed(event: ToolPart) -> bool:
-    """Say whether a tool call failed, which ``completed`` does not rule out."""
-    return event.status == "error" or event.tool == "invalid" or bool(_exit_code(event.metadata))
-
-
-def duration_of(event: ToolPart) -> float:
-    """Return the seconds that a tool call took by opencode's clock; 0 if it does not say."""
-    time = object_of(event.state.get("time"))
-    start, end = time.get("start"), time.get("end")
-    if isinstance(start, int | float) and isinstance(end, int | float):
-        return max(0.0, (end - start) / 1000)
-    return 0.0
-
-
-def ask_title(event: PermissionAsked | QuestionAsked) -> str:
-    """Return what a human is asked."""
-    if isinstance(event, PermissionAsked):
-        return one_line(f"may it {event.permission}? {', '.join(event.patterns)}")
-    return one_line(" ".join(question.question for question in event.questions) or "a question")
-
-
-def error_title(error: ErrorInfo) -> str:
-    """Return what went wrong."""
-    return one_line(f"{error.name}: {error.message}" if error.message else error.name)
-
-
-def _exit_code(metadata: Mapping[str, Any]) -> int:
-    code = metadata.get("exit")
-    return code if isinstance(code, int) else 0

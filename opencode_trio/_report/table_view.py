@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TextIO
 
 from rich.cells import cell_len, set_cell_size
@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from opencode_trio._report.tables import MAX_NAMES, seconds
 from opencode_trio._report.terminal_text import (
     count_of,
     doing,
     dollars,
-    duration,
+    is_passing,
     numbers,
     printable,
     totals,
@@ -42,26 +43,28 @@ RANKS: dict[AgentStatus, int] = {
     "running": 0,
     "starting": 0,
     "failed": 1,
-    "waiting": 2,
-    "completed": 3,
-    "cancelled": 3,
+    "completed": 2,
+    "cancelled": 2,
 }
-"""Which agents are shown when there is no room for all."""
+"""Which agents are shown when there is no room for all.  Those that wait have one line together."""
 
-FRAME_LINES = 7
-"""What stands around the rows: the head, the agents left out, the totals (four lines when it is
-narrow), and the line that the cursor is on."""
+FRAME_LINES = 8
+"""What stands around the rows: the head, the agents that wait, those left out, the totals (four
+lines when it is narrow), and the line that the cursor is on."""
 
-COLUMNS = (
-    ("agent", 0),
-    ("state", 9),
-    ("steps", 5),
-    ("doing", 0),
-    ("tokens", 6),
-    ("cost", 8),
-    ("elapsed", 11),
-)
+COLUMNS = {
+    "agent": 0,
+    "state": 9,
+    "doing": 0,
+    "steps": 5,
+    "tokens": 6,
+    "cost": 8,
+    "elapsed": 7,
+}
 """The columns and their widths; 0 takes a share of what is left."""
+
+DISPENSABLE = ("tokens", "steps", "cost")
+"""The columns that a narrow terminal does without, in this order."""
 
 AMOUNTS = frozenset({"steps", "tokens", "cost", "elapsed"})
 """The columns that are aligned on the right."""
@@ -71,8 +74,8 @@ OUR_ERRORS = re.compile(r"^OpenCode\w+Error: ")
 
 GAP = "  "
 
-LEAST = 15
-"""For names and what agents do, together: a narrower terminal wraps the lines."""
+LEAST = 36
+"""For names and what agents do, together; columns are left out for it."""
 
 
 class TableView:
@@ -120,38 +123,52 @@ class TableView:
 
 def picture(state: SwarmSnapshot, budget: Budget, rows: int, width: int) -> Text:
     """Return the table, of so many agents, and the totals."""
-    shown, hidden = choose(state.agents, rows)
+    waiting = [agent for agent in state.agents if agent.status == "waiting"]
+    begun = tuple(agent for agent in state.agents if agent.status != "waiting")
+    shown, hidden = choose(begun, rows)
     table = Text()
     if shown:
         # All names count, also of agents not shown: else the columns would move all the time.
         longest = max(cell_len(printable(agent.name)) for agent in state.agents)
         widths = widths_for(width, longest)
-        head = ((name, "bold") for name, _ in COLUMNS)
-        _add_row(table, head, widths)
+        _add_row(table, {name: (name, "bold") for name in widths}, widths)
         for agent in shown:
             _add_row(table, _cells(agent), widths)
     if hidden:
-        table.append(f"and {len(hidden)} more: {numbers(SwarmSnapshot(agents=hidden))}\n", "dim")
+        more = f"and {len(hidden)} more: {numbers(SwarmSnapshot(agents=hidden))}"
+        table.append(f"{fitted(more, width, is_amount=False)}\n", "dim")
+    if waiting:
+        names = ", ".join(printable(agent.name) for agent in waiting[:MAX_NAMES])
+        line = fitted(f"{len(waiting)} waiting: {names}", width, is_amount=False)
+        table.append(f"{line}\n", STYLES["waiting"])
     agents, *amounts = totals(state, budget)
     return table.append(f"{agents}\n").append(" \u00b7 ".join(amounts))
 
 
-def widths_for(width: int, longest: int) -> list[int]:
-    """Share a terminal's width among the columns.
+def widths_for(width: int, longest: int) -> dict[str, int]:
+    """Share a terminal's width among the columns that it has room for.
 
     Args:
         width: the terminal's.
         longest: of the agents' names.
     """
-    fixed = sum(size for _, size in COLUMNS if size) + len(GAP) * (len(COLUMNS) - 1)
-    left = max(LEAST, width - fixed)
-    agent = min(max(longest, len("agent")), left * 3 // 5)
-    return [size or (agent if name == "agent" else left - agent) for name, size in COLUMNS]
+    kept = dict(COLUMNS)
+    for name in DISPENSABLE:
+        if _left(kept, width) < LEAST:
+            del kept[name]
+    left = max(LEAST // 2, _left(kept, width))
+    agent = min(max(longest, len("agent")), left * 2 // 5)
+    return kept | {"agent": agent, "doing": left - agent}
 
 
-def _add_row(table: Text, cells: Iterable[tuple[str, str]], widths: list[int]) -> None:
-    for number, ((text, style), width) in enumerate(zip(cells, widths, strict=True)):
-        cell = fitted(text, width, is_amount=COLUMNS[number][0] in AMOUNTS)
+def _left(columns: Mapping[str, int], width: int) -> int:
+    return width - sum(columns.values()) - len(GAP) * (len(columns) - 1)
+
+
+def _add_row(table: Text, cells: Mapping[str, tuple[str, str]], widths: Mapping[str, int]) -> None:
+    for number, (name, width) in enumerate(widths.items()):
+        text, style = cells[name]
+        cell = fitted(text, width, is_amount=name in AMOUNTS)
         table.append(GAP if number else "").append(cell, style)
     table.append("\n")
 
@@ -167,12 +184,9 @@ def fitted(text: str, width: int, *, is_amount: bool) -> str:
 def choose(
     agents: tuple[AgentSnapshot, ...], rows: int
 ) -> tuple[tuple[AgentSnapshot, ...], tuple[AgentSnapshot, ...]]:
-    """Choose whom to show, and whom not; both in the order of the start.
-
-    Those that wait for their turn have nothing to show, and are counted in one line.
-    """
-    ready = [n for n, agent in enumerate(agents) if agent.status != "waiting"]
-    shown = set(sorted(ready, key=lambda n: _rank(agents[n], n))[:rows])
+    """Choose whom to show, and whom not; both in the order of the start."""
+    ranked = sorted(range(len(agents)), key=lambda n: _rank(agents[n], n))
+    shown = set(ranked[:rows])
     return (
         tuple(agent for n, agent in enumerate(agents) if n in shown),
         tuple(agent for n, agent in enumerate(agents) if n not in shown),
@@ -184,20 +198,23 @@ def _rank(agent: AgentSnapshot, number: int) -> tuple[int, int]:
     return RANKS[agent.status], -number if agent.status in OVER else number
 
 
-def _cells(agent: AgentSnapshot) -> list[tuple[str, str]]:
-    spent = (count_of(agent.spent.tokens), dollars(agent.spent.cost_usd))
-    amounts = (f"{agent.steps}", *spent, duration(agent.elapsed_s))
-    steps, *others = ((text if agent.attempts else "", "") for text in amounts)
-    return [
-        (printable(agent.name), ""),
-        (agent.status, STYLES[agent.status]),
-        steps,
-        (OUR_ERRORS.sub("", doing(agent), count=1), _doing_style(agent)),
-        *others,
-    ]
+def _cells(agent: AgentSnapshot) -> dict[str, tuple[str, str]]:
+    return {
+        "agent": (printable(agent.name), ""),
+        "state": (agent.status, STYLES[agent.status]),
+        "doing": (OUR_ERRORS.sub("", doing(agent), count=1), _doing_style(agent)),
+        "steps": (f"{agent.steps}", ""),
+        "tokens": (count_of(agent.spent.tokens), ""),
+        "cost": (dollars(agent.spent.cost_usd), ""),
+        "elapsed": (seconds(agent.elapsed_s), ""),
+    }
 
 
 def _doing_style(agent: AgentSnapshot) -> str:
     if agent.status == "failed":
         return "red"
-    return "bold yellow" if agent.asks and agent.status not in OVER else ""
+    if agent.status in OVER:
+        return ""
+    if agent.asks:
+        return "bold yellow"
+    return "yellow" if agent.is_retrying else "dim" * is_passing(agent)

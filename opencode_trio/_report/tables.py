@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from opencode_trio._report.figures import AgentReport, Figures
-from opencode_trio._turn.activity import one_line
 from opencode_trio._turn.budgets import Spending
+from opencode_trio._turn.titles import one_line
 
 NAME_WIDTH = 32
 ERROR_WIDTH = 500

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO, TypeVar, get_args
 
 import trio
 
 from opencode_trio._swarm.agent import OVER, AgentStatus
-from opencode_trio._swarm.snapshots import AgentSnapshot, SwarmSnapshot, forecast
+from opencode_trio._swarm.snapshots import AgentPhase, AgentSnapshot, SwarmSnapshot, forecast
 from opencode_trio._turn.budgets import Budget
 from opencode_trio.asks import PermissionAnswer, PermissionRequest, Reject
 
@@ -18,6 +19,17 @@ Amount = TypeVar("Amount", int, float)
 
 
 STATUSES: tuple[AgentStatus, ...] = get_args(AgentStatus)
+
+
+PHASES: Mapping[AgentPhase, str] = {
+    "server": "waiting for a server",
+    "session": "opening a session",
+    "idle": "no turn is open",
+    "waiting": "waiting for the first token",
+    "thinking": "thinking",
+    "writing": "writing",
+    "calling": "writing a tool call",
+}
 
 
 def printable(text: str) -> str:
@@ -58,15 +70,24 @@ def doing(agent: AgentSnapshot) -> str:
     """Say what an agent is at, within its status; empty if there is nothing to say."""
     if agent.status == "failed":
         return printable(agent.error or "")
-    if agent.status in OVER:
+    if agent.status == "waiting" or agent.status in OVER:
         return ""
     if agent.asks:
-        return "asks a human"
+        return printable(": ".join(filter(None, ["waiting for an answer", agent.asked])))
     if agent.is_retrying:
-        return "waits for the provider"
+        return printable(": ".join(filter(None, [_retry(agent.retry_in_s), agent.retry_reason])))
+    return printable(agent.call) or PHASES[agent.phase]
+
+
+def is_passing(agent: AgentSnapshot) -> bool:
+    """Whether what an agent is at is one of the short phases that follow one another."""
     if agent.status == "starting":
-        return "gets a server and a session"
-    return printable(agent.doing or agent.tool or "")
+        return agent.phase == "session"
+    return agent.status == "running" and not (agent.asks or agent.is_retrying or agent.call)
+
+
+def _retry(seconds: float | None) -> str:
+    return f"retrying in {math.ceil(seconds)} s" if seconds else "retrying"
 
 
 def totals(state: SwarmSnapshot, budget: Budget) -> list[str]:
@@ -126,7 +147,7 @@ LOOK_S = 0.1
 
 
 def question_of(request: PermissionRequest, name: str) -> str:
-    """Return what the human is asked.  All that would be done is shown, every line."""
+    """Return what the human is asked.  All of what shall be done is shown, every line."""
     what = "\n".join(f"    {line}" for text in request.patterns for line in text.splitlines())
     always = ", ".join(request.always) or "everything of the kind"
     return harmless(

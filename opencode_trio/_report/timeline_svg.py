@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from opencode_trio._report.spans import Span, SpanKind, coarsen
 from opencode_trio._report.tables import seconds
-from opencode_trio._turn.activity import one_line
+from opencode_trio._turn.titles import one_line
 
 WIDTH = 1000
 """A lane's, in units of its own: only its width is stretched, and it holds no text."""

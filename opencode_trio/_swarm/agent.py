@@ -201,6 +201,7 @@ class LiveAgent(Agent[ValueT_co]):
         """Know that it has a session and begins its work."""
         self.session_id = session.session_id
         self.is_touched = True
+        self.activity.clear(asked=isinstance(self.task.work, str))
         self._set("running")
 
     def take(self, event: Event) -> None:

@@ -18,7 +18,7 @@ from opencode_trio._tasks import time_limit
 from opencode_trio._turn.budgets import inside
 from opencode_trio.asks import PermissionCallback, QuestionCallback
 from opencode_trio.config import RunConfig, split_model
-from opencode_trio.errors import OpenCodeConfigError, OpenCodeServerError
+from opencode_trio.errors import OpenCodeServerError
 from opencode_trio.events import Event
 from opencode_trio.results import RunResult, ValueT
 
@@ -100,7 +100,7 @@ class AgentRunner:
         if not agent.task.worktree:
             return await self._do(agent, directory)
         if directory is None:
-            raise OpenCodeConfigError("worktree: needs a workspace, in a git repository")
+            raise AssertionError("a worktree without a workspace is refused when it is started")
         async with open_worktree(directory, agent.keep_diff) as tree:
             return await self._do(agent, tree)
 

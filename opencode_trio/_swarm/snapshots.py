@@ -1,37 +1,54 @@
-"""The state of a swarm, to be watched: the newest state, never a queue of old ones."""
+"""How a swarm stands, for somebody to watch: the newest state, never a queue of old ones."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import attrs
 import trio
 
 from opencode_trio._swarm.agent import OVER, AgentStatus, LiveAgent
 from opencode_trio._tasks import TrioRun
+from opencode_trio._turn.activity import TurnPhase
 from opencode_trio._turn.budgets import Spending
 
 PAUSES_PER_LOOK = 10
 """How much longer than a look at all agents the pause to the next one is, at least."""
 
 
+AgentPhase = Literal["server", "session", TurnPhase]
+"""What an agent is at, within its status.  ``starting``: it waits for a ``server`` to start, or
+opens a ``session``.  ``running``: the model is ``waiting`` to say its first word, ``thinking``,
+``writing``, or ``calling`` a tool; or no turn is open, ``idle``."""
+
+
 @attrs.frozen(kw_only=True)
 class AgentSnapshot:
-    """The state of an agent."""
+    """How an agent stands."""
 
     name: str
     status: AgentStatus
     session_id: str | None = None
     tool: str | None = None
     """The tool that runs."""
-    doing: str = ""
-    """What it is doing, in a few words: the tool with its command, or what the model does."""
+    call: str = ""
+    """That tool and what it is used on: ``bash: wc -l poem.txt``."""
+    phase: AgentPhase = "idle"
+    """What it is at while no tool runs."""
     asks: int = 0
     """How many of its requests wait for a human."""
+    asked: str = ""
+    """What the last of them asks."""
     is_retrying: bool = False
     """Whether it waits for a provider."""
+    retry_in_s: float | None = None
+    """Seconds until that is asked again, if it is known."""
+    retry_reason: str = ""
+    """What the provider said."""
     steps: int = 0
     """Requests to the model that were finished."""
     spent: Spending = attrs.field(factory=Spending)
@@ -44,7 +61,7 @@ class AgentSnapshot:
 
 @attrs.frozen(kw_only=True)
 class SwarmSnapshot:
-    """The state of a swarm."""
+    """How a swarm stands."""
 
     agents: tuple[AgentSnapshot, ...] = ()
     """In the order in which they were started."""
@@ -64,17 +81,23 @@ class SwarmSnapshot:
 
 
 def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
-    """Take a snapshot of an agent."""
+    """Take down how an agent stands."""
     error = agent.outcome.error if agent.outcome else None
+    activity = agent.activity
+    retry = activity.retry
     return AgentSnapshot(
         name=agent.name,
         status=agent.status,
         session_id=agent.session_id,
-        tool=agent.activity.tool,
-        doing=agent.activity.doing,
-        asks=agent.activity.asks,
-        is_retrying=agent.activity.is_retrying,
-        steps=agent.activity.steps,
+        tool=activity.tool,
+        call=activity.call,
+        phase=_phase_of(agent),
+        asks=activity.asks,
+        asked=activity.asked,
+        is_retrying=retry is not None,
+        retry_in_s=max(0.0, retry.next_at_s - time.time()) if retry and retry.next_at_s else None,
+        retry_reason=retry.message if retry else "",
+        steps=activity.steps,
         spent=agent.spent,
         attempts=agent.attempts,
         elapsed_s=agent.elapsed_s,
@@ -82,8 +105,14 @@ def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
     )
 
 
+def _phase_of(agent: LiveAgent) -> AgentPhase:
+    if agent.status == "starting":
+        return "session" if agent.has_server else "server"
+    return agent.activity.phase
+
+
 class ChangeSignal:
-    """Tells any number of watchers that something has changed; notifying never waits."""
+    """Tells any number of watchers that something has changed; who rings never waits."""
 
     def __init__(self) -> None:
         self.rings: int = 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from typing import Literal
 
+from opencode_trio._turn.titles import ask_title, call_title
 from opencode_trio.events import (
     Event,
     PermissionAsked,
@@ -24,43 +24,9 @@ from opencode_trio.events import (
     ToolPart,
 )
 
-MAX_TITLE = 160
-"""Characters: what a tooltip shows well."""
-
-
-TELLING = ("command", "filePath", "path", "pattern", "url", "query", "description", "name")
-"""Arguments of tools that say most about a call, the best first."""
-
-
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
-"""What XML forbids, a terminal would obey, or breaks lines."""
-
-
-def one_line(text: str, most: int = MAX_TITLE) -> str:
-    """Return the text, fit for a terminal, for XML, and for one line of so many characters."""
-    text = " ".join(UNPRINTABLE.sub(" ", text[: 2 * most]).split())
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def call_title(event: ToolPart) -> str:
-    """Return what a tool call does."""
-    what = event.title or next(
-        (value for name in TELLING if isinstance(value := event.input.get(name), str) and value), ""
-    )
-    return one_line(": ".join(filter(None, [event.tool, what])))
-
-
-WAITING, THINKING, WRITING = "waiting for model", "thinking", "writing"
-PHASES: Mapping[type[Event], str] = {
-    SessionBusy: WAITING,
-    StepStarted: WAITING,
-    StepFinished: WAITING,
-    ReasoningDelta: THINKING,
-    ReasoningPart: THINKING,
-    TextDelta: WRITING,
-    TextPart: WRITING,
-}
-"""What a turn is at after an event, while no tool runs."""
+TurnPhase = Literal["idle", "waiting", "thinking", "writing", "calling"]
+"""What the model is at: no turn is open; it was asked and has not answered yet; it thinks; it
+writes text; it writes a tool call."""
 
 
 class Activity:
@@ -69,11 +35,11 @@ class Activity:
     def __init__(self) -> None:
         self.steps: int = 0
         """Requests to the model that were finished."""
-        self._tools: dict[str | None, str] = {}
-        self._titles: dict[str | None, str] = {}
-        self._phase = ""
-        self._asks: set[str] = set()
-        self._retrying: set[str | None] = set()
+        self.phase: TurnPhase = "idle"
+        """What the model is at that was heard of last: the agent's, or a subagent's."""
+        self._tools: dict[str | None, ToolPart] = {}
+        self._asks: dict[str, str] = {}
+        self._retrying: dict[str | None, SessionRetrying] = {}
 
     @property
     def asks(self) -> int:
@@ -81,14 +47,24 @@ class Activity:
         return len(self._asks)
 
     @property
-    def tool(self) -> str | None:
-        """The tool that runs; of several the one that began last."""
-        return next(reversed(self._tools.values()), None)
+    def asked(self) -> str:
+        """What is asked, by the request that came last."""
+        return next(reversed(self._asks.values()), "")
 
     @property
-    def doing(self) -> str:
-        """What it is doing, in a few words: the tool that runs, or what the model does."""
-        return next(reversed(self._titles.values()), self._phase)
+    def tool(self) -> str | None:
+        """The tool that runs; of several the one that began last."""
+        return next((part.tool for part in reversed(self._tools.values())), None)
+
+    @property
+    def call(self) -> str:
+        """That tool and what it is used on, its command say."""
+        return next((call_title(part) for part in reversed(self._tools.values())), "")
+
+    @property
+    def retry(self) -> SessionRetrying | None:
+        """What it waits for a provider for; of several the last."""
+        return next(reversed(self._retrying.values()), None)
 
     @property
     def is_retrying(self) -> bool:
@@ -101,37 +77,53 @@ class Activity:
         self._take(event)
         return before != self._state()
 
-    def clear(self) -> None:
-        """Know that the turn is over; what it did not tell the end of has ended, too."""
+    def _state(self) -> tuple[object, ...]:
+        return (self.steps, self.phase, [*self._tools], [*self._asks], self.retry)
+
+    def clear(self, *, asked: bool = False) -> None:
+        """Know that no turn is open; what the last did not tell the end of has ended, too.
+
+        Args:
+            asked: whether the model is asked at once.
+        """
+        self.phase = "waiting" if asked else "idle"
         self._tools.clear()
-        self._titles.clear()
-        self._phase = ""
         self._asks.clear()
         self._retrying.clear()
 
-    def _state(self) -> tuple[object, ...]:
-        return self.steps, self.tool, self.doing, self.asks, self.is_retrying
-
     def _take(self, event: Event) -> None:
-        self._phase = PHASES.get(type(event), self._phase)
+        self.phase = _phase_after(event, self.phase)
         match event:
             case StepFinished():
                 self.steps += 1
             case ToolPart(part_id=part, status="running"):
-                self._tools.setdefault(part, event.tool)
-                self._titles[part] = call_title(event)
+                self._tools.setdefault(part, event)
             case ToolPart(part_id=part):
                 self._tools.pop(part, None)
-                self._titles.pop(part, None)
             case PermissionAsked(request_id=request) | QuestionAsked(request_id=request):
-                self._asks.add(request)
+                self._asks[request] = ask_title(event)
             case (
                 PermissionReplied(request_id=request)
                 | QuestionReplied(request_id=request)
                 | QuestionRejected(request_id=request)
             ):
-                self._asks.discard(request)
+                self._asks.pop(request, None)
             case SessionRetrying(session_id=session):
-                self._retrying.add(session)
+                self._retrying[session] = event
             case SessionBusy(session_id=session) | SessionIdle(session_id=session):
-                self._retrying.discard(session)
+                self._retrying.pop(session, None)
+
+
+def _phase_after(event: Event, phase: TurnPhase) -> TurnPhase:
+    match event:
+        case ReasoningDelta() | ReasoningPart(is_complete=False):
+            return "thinking"
+        case TextDelta() | TextPart(is_complete=False):
+            return "writing"
+        case ToolPart(status="pending"):
+            return "calling"
+        case StepStarted() | ToolPart(status="completed" | "error"):
+            return "waiting"
+        case SessionBusy() if phase == "idle":
+            return "waiting"
+    return phase
