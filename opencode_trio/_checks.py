@@ -266,7 +266,7 @@ directory whatever ``PWD`` says, and that is elsewhere here."""
 
 LOCKS: Mapping[str, str] = {
     # Its opencode.json and .opencode (agents, commands, tools, MCP servers, permissions,
-    # providers), its AGENTS.md.  And its plugins, but not in every release: see `_project_files`.
+    # providers), its AGENTS.md.  And its plugins, but not in every release: see `untrusted_workspace`.
     "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
     # CLAUDE.md, also below the workspace, where the lock above does not reach; .claude/skills.
     "OPENCODE_DISABLE_CLAUDE_CODE": "1",

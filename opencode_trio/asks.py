@@ -28,7 +28,8 @@ class Reject:
 
 
 PermissionAnswer: TypeAlias = Literal["once", "always", "reject"] | Reject
-"""``"once"``, ``"always"``, ``"reject"`` or a `Reject`.  ``always`` holds for every session of the server in that directory, until the server ends."""
+"""``"once"``, ``"always"``, ``"reject"`` or a `Reject`.  ``always`` holds for every session of the
+server in that directory, until the server ends."""
 
 
 QuestionAnswer: TypeAlias = Sequence[Sequence[str]] | Reject | None

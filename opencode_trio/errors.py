@@ -11,7 +11,7 @@
     ├── OpenCodeTimeoutError (trio.TooSlowError)   nobody: ``timeout_s`` was up
     └── OpenCodeCancelledError             somebody else: the turn was aborted
 
-`OpenCodeTimeoutError` lives in `_timeout`, because it is also trio's.  Cancelling a run of your
+`OpenCodeTimeoutError` lives in `_tasks`, because it is also trio's.  Cancelling a run of your
 own raises none of these: it is `trio.Cancelled`, as everywhere.
 """
 

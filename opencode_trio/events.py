@@ -1,7 +1,7 @@
 """The typed vocabulary: what an agent does, as frozen values.
 
 `opencode run` and `opencode serve` speak two dialects about the same things.  Both are
-translated into the classes below (by `_run_wire` and `_bus_wire`), so that code which reads one
+translated into the classes below (by `run_lines` and `stream_events`), so that code which reads one
 can read the other:
 
     Event

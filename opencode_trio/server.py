@@ -371,7 +371,7 @@ def _in_turn(
 async def open_server(plan: ServePlan, *, warm: bool = False) -> AsyncGenerator[OpenCodeServer]:
     """Start a server of our own; when the block is left, it and its whole family have ended.
 
-    Raises and **Cancellation**: see `_serve.start_server`.
+    Raises and **Cancellation**: see `AsyncOpenCodeClient.open_server`.
     """
     async with start_server(plan) as connection:
         version = await check_health(connection)

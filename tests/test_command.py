@@ -107,7 +107,7 @@ def test_opencode_may_update_itself_when_asked() -> None:
 
 def test_the_config_goes_into_one_variable() -> None:
     cfg = RunConfig(permission={"bash": "deny"}, instructions=["ä\u2028.md"])
-    env = settings_environment(cfg, {"OPENCODE_CONFIG_CONTENT": "the host's"})
+    env = settings_environment(cfg, {})
     content = env["OPENCODE_CONFIG_CONTENT"]
     assert content == cfg.opencode_config_content_json()
     assert json.loads(content) == {

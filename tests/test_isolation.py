@@ -79,16 +79,19 @@ def entries(folder: Path) -> set[str]:
         ('\ufeff{"a": 1}', {"a": 1}),
         ('{"a": "x // y", /* c */ "b": [1, 2,], // d\n}', {"a": "x // y", "b": [1, 2]}),
         ('// c\n{"a": "\\ud83d\\ude00"}', {"a": "😀"}),
+        ('{"a": {env:N}, "b": "{env:N}"}', {"a": 5, "b": "{env:N}"}),
+        ('{"a": "\\\\", "b": {env:N} /* {env:N} */ } // "{env:N}', {"a": "\\", "b": 5}),
+        ('{"a": "\\"{env:N}", "b": [{env:N},{env:N}]}', {"a": '"{env:N}', "b": [5, 5]}),
     ],
 )
 def test_json_with_comments_is_a_config(text: str, config: dict[str, Any]) -> None:
-    assert parse_config(text) == config
+    assert parse_config(text, environ={"N": "5"}) == config
 
 
-@pytest.mark.parametrize("text", ["", "[]", '"x"', "null", "{", "{a: 1}", '{"a": 1}}', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", '"x"', "null", "{", "{a: 1}", '{"a": {env:N}}'])
 def test_what_is_not_a_config(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse_config(text)
+        parse_config(text, environ={})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud83d"])
@@ -453,7 +456,12 @@ def prepare(host: Host) -> Iterator[Prepare]:
 
     def prepare(**options: Any) -> ChildHome:
         env = host.env | options.pop("env", {})
-        settings = {"inherit_user_config": False, "isolate_db": True, "data_home": None} | options
+        settings = {
+            "workspace": host.home / "workspace",
+            "inherit_user_config": False,
+            "isolate_db": True,
+            "data_home": None,
+        } | options
         made.append(prepare_child_home(base_env=env, **settings))
         return made[-1]
 
@@ -513,6 +521,13 @@ def test_the_copies_hold_providers_alone(host: Host, prepare: Prepare) -> None:
         "provider": {"corp2": {"options": {"beside": beside}}}
     }
     assert child.env["OPENCODE_CORP_KEY"] == "k"
+
+
+def test_a_number_from_the_environment_loses_no_provider(host: Host, prepare: Prepare) -> None:
+    write(host.config / "opencode.json", '{"provider": {"p": {"options": {"timeout": {env:MS}}}}}')
+    child = prepare(env={"MS": "5000"})
+    copy = Path(child.env["XDG_CONFIG_HOME"], "opencode", "opencode.json")
+    assert json.loads(copy.read_text()) == {"provider": {"p": {"options": {"timeout": 5000}}}}
 
 
 @pytest.mark.parametrize(
@@ -739,6 +754,7 @@ def test_a_failure_half_way_leaves_nothing(
     with pytest.raises(OpenCodeConfigError, match="data_home: cannot be used"):
         prepare_child_home(
             base_env=host.env,
+            workspace=tmp_path,
             inherit_user_config=False,
             isolate_db=True,
             data_home=write(tmp_path / "file", "") / "data",
@@ -746,7 +762,11 @@ def test_a_failure_half_way_leaves_nothing(
     monkeypatch.setattr(_isolation, "_copy_providers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare_child_home(
-            base_env=host.env, inherit_user_config=False, isolate_db=True, data_home=None
+            base_env=host.env,
+            workspace=tmp_path,
+            inherit_user_config=False,
+            isolate_db=True,
+            data_home=None,
         )
     assert not list(tmp_path.glob(_scratch.SCRATCH_PREFIX + "*"))
 
@@ -816,17 +836,35 @@ def debug(opencode_binary: str, tmp_path: Path) -> Callable[..., Any]:
 def test_the_real_opencode_sees_providers_and_credentials_alone(
     host: Host, prepare: Prepare, debug: Callable[..., Any]
 ) -> None:
-    write(host.home / "evil.json", json.dumps(EVIL))
-    write(host.home / "evil-dir" / "agent" / "evil.md", AGENT)
+    def providers(**options: Any) -> str:
+        return json.dumps(EVIL | {"provider": options})
+
+    by_file = providers(**{"by-file": {"options": {"beside": "{file:five}", "timeout": "N"}}})
+    write(host.home / "evil" / "evil.json", by_file.replace('"N"', "{env:N}"))
+    write(host.home / "evil" / "five", "five")
+    folder = host.home / "evil-dir"
+    write(folder / "agent" / "evil.md", AGENT)
+    seven = {"options": {"beside": "{file:seven}"}, "models": {"m": {}}}
+    write(folder / "opencode.json", providers(**{"by-folder": seven}))
+    write(folder / "opencode.jsonc", providers(**{"by-folder": {"models": {"n": {}}}}))
+    write(folder / "seven", "seven")
+    write(host.root / "workspace" / "eight", "eight")
+    eight = {"options": {"beside": "{file:eight}", "asked": "{env:OPENCODE_NINE}"}}
     env = HOSTILE_ENV | {
-        "OPENCODE_CONFIG": str(host.home / "evil.json"),
-        "OPENCODE_CONFIG_DIR": str(host.home / "evil-dir"),
+        "OPENCODE_CONFIG": str(host.home / "evil" / "evil.json"),
+        "OPENCODE_CONFIG_DIR": str(folder),
+        "OPENCODE_CONFIG_CONTENT": providers(**{"by-text": eight}),
+        "OPENCODE_NINE": "nine",
+        "N": "6",
     }
     before = {path: path.lstat().st_mtime_ns for path in host.config.rglob("*")}
-    child = prepare(env=env)
+    child = prepare(env=env, workspace=host.root / "workspace")
 
     seen = json.loads(debug(child, "debug", "config"))
     assert seen.pop("provider") == {
+        "by-file": {"options": {"beside": "five", "timeout": 6}},
+        "by-folder": {"options": {"beside": "seven"}, "models": {"m": {}, "n": {}}},
+        "by-text": {"options": {"beside": "eight", "asked": "nine"}},
         "corp": {
             "npm": "@ai-sdk/openai-compatible",
             "models": {"m": {}},
@@ -907,6 +945,25 @@ def test_variables_do_not_take_the_place_of_settings(tmp_path: Path) -> None:
             prepare_child(cfg, tmp_path, isolate_db=True, data_home=None)
     child = prepare_child(RunConfig(extra_env=taken), tmp_path, isolate_db=True, data_home=None)
     shutil.rmtree(child.scratch)
+
+
+def test_settings_are_laid_over_the_hosts_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = {"provider": {"p": {}}, "permission": {"bash": "allow", "edit": "deny"}}
+    monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", json.dumps(hosts))
+    cfg = RunConfig(permission={"bash": "deny"}, inherit_user_config=True)
+    child = prepare_child(cfg, tmp_path, isolate_db=True, data_home=None)
+    shutil.rmtree(child.scratch)
+    assert json.loads(child.env["OPENCODE_CONFIG_CONTENT"]) == {
+        "provider": {"p": {}},
+        "permission": {"edit": "deny", "bash": "deny"},
+    }
+    monkeypatch.setenv("OPENCODE_CONFIG_CONTENT", "{a: 1}")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OpenCodeConfigError, match="OPENCODE_CONFIG_CONTENT in the environment"):
+        prepare_child(cfg, tmp_path, isolate_db=True, data_home=None)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

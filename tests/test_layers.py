@@ -173,3 +173,19 @@ def test_nobody_else_names_what_is_of_one_line(path: Path) -> None:
         or text in AGENTS_AND_TOOLS
     }
     assert named == set()
+
+
+def test_private_names_in_backticks_exist() -> None:
+    code = {path: path.read_text("utf-8") for path in FILES}
+    known = {part for name in MODULES for part in name.split(".")}
+    for text in code.values():
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        known |= {token.string for token in tokens if token.type == tokenize.NAME}
+    named = {
+        (name_of(path), name)
+        for path, text in code.items()
+        for name in re.findall(r"(?<!`)`((?:[a-z]+\.)?_[a-z_.]+)`(?!`)", text)
+    }
+    assert {
+        (where, name) for where, name in named if not known.issuperset(name.split("."))
+    } == set()

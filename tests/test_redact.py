@@ -181,6 +181,8 @@ def test_all_that_a_child_is_given_is_known(tmp_path: Path) -> None:
     write(home / ".opencode/opencode.json", key("the-home"))
     write(workspace / "opencode.json", key("the-project"))
     write(workspace / ".opencode/opencode.json", "no JSON: key-of-no-one")
+    write(tmp_path / "config.json", key("a-config-file"))
+    write(tmp_path / "folder/opencode.jsonc", key("a-config-folder"))
     write(tmp_path / "key", " key-of-a-file\n")
     write(tmp_path / "large", "key-of-a-large-file" + " " * MAX_BYTES)
     (workspace / "opencode.jsonc").symlink_to("/dev/zero")
@@ -200,6 +202,8 @@ def test_all_that_a_child_is_given_is_known(tmp_path: Path) -> None:
         "HTTPS_PROXY": "http://me:key-of-a-proxy@host",
         "OPENCODE_AUTH_CONTENT": json.dumps({"p": {"key": "key-of-auth-content"}}),
         "OPENCODE_CONFIG_CONTENT": json.dumps(key("config-content")),
+        "OPENCODE_CONFIG": str(tmp_path / "config.json"),
+        "OPENCODE_CONFIG_DIR": str(tmp_path / "folder"),
     }
     known = [
         "auth",
@@ -215,6 +219,8 @@ def test_all_that_a_child_is_given_is_known(tmp_path: Path) -> None:
         "a-proxy",
         "auth-content",
         "config-content",
+        "a-config-file",
+        "a-config-folder",
     ]
     said = "\n".join(f"key-of-{name}" for name in [*known, "no-one", "a-large-file"])
     left = set(redactor_of(cfg, env, workspace).text(said).split("\n"))

@@ -19,6 +19,7 @@ import attrs
 from opencode_trio._checks import sent_name
 from opencode_trio._json import Json
 from opencode_trio._process.environment import (
+    CONFIG_CONTENT,
     configuration,
     reach_loopback_directly,
     settings_environment,
@@ -87,9 +88,18 @@ def prepare_child(
     if isolated and not run_cfg.untrusted:
         _warn_of_host_files(workspace, Path(home))
     in_file = isolated and not _CONFIG_VARIABLES & (run_cfg.extra_env or {}).keys()
+    host = host_environment()
+    settings = settings_environment(
+        run_cfg,
+        {CONFIG_CONTENT: host[CONFIG_CONTENT]} if not isolated and CONFIG_CONTENT in host else {},
+        cwd=workspace,
+        home=home if isolated else None,
+        without_config=in_file,
+    )
     try:
         child = prepare_child_home(
-            base_env=host_environment(),
+            base_env=host,
+            workspace=workspace,
             inherit_user_config=run_cfg.inherit_user_config,
             isolate_db=isolate_db,
             data_home=data_home,
@@ -98,13 +108,6 @@ def prepare_child(
         )
     except OSError as exc:
         raise no_temporary(exc) from exc
-    settings = settings_environment(
-        run_cfg,
-        {},
-        cwd=workspace,
-        home=home if isolated else None,
-        without_config=in_file,
-    )
     env = _locked(run_cfg, LOG_ERRORS_TO_STDERR | child.env | settings)
     _warn_of_shell(env.get("SHELL", ""))
     env = reach_loopback_directly(env)
@@ -112,7 +115,7 @@ def prepare_child(
 
 
 def _check_nothing_is_replaced(run_cfg: RunConfig) -> None:
-    if "OPENCODE_CONFIG_CONTENT" not in (run_cfg.extra_env or {}):
+    if CONFIG_CONTENT not in (run_cfg.extra_env or {}):
         return
     if lost := [*configuration(run_cfg), *(["untrusted"] if run_cfg.untrusted else [])]:
         raise OpenCodeConfigError(
@@ -121,7 +124,7 @@ def _check_nothing_is_replaced(run_cfg: RunConfig) -> None:
         )
 
 
-_CONFIG_VARIABLES = {"OPENCODE_CONFIG_CONTENT", "OPENCODE_CONFIG_DIR"}
+_CONFIG_VARIABLES = {CONFIG_CONTENT, "OPENCODE_CONFIG_DIR"}
 """A caller who sets one of these decides where settings are."""
 
 
@@ -168,7 +171,7 @@ MAX_BYTES = 1 << 20
 _CONFIG_FILES = ("config.json", "opencode.json", "opencode.jsonc")
 
 
-_IN_VARIABLES = ("OPENCODE_CONFIG_CONTENT", "OPENCODE_AUTH_CONTENT")
+_IN_VARIABLES = (CONFIG_CONTENT, "OPENCODE_AUTH_CONTENT")
 
 
 def redactor_of(run_cfg: RunConfig, env: Mapping[str, str], workspace: Path) -> Redactor:
@@ -182,8 +185,8 @@ def redactor_of(run_cfg: RunConfig, env: Mapping[str, str], workspace: Path) -> 
     objects = [
         run_cfg.build_opencode_config_dict(),
         dict(run_cfg.cli_kwargs or {}),
-        *(_parsed(env.get(name, "")) for name in _IN_VARIABLES),
-        *(_parsed(_text(path)) for path in _files(run_cfg, env, workspace)),
+        *(_parsed(env.get(name, ""), env) for name in _IN_VARIABLES),
+        *(_parsed(_text(path), env) for path in _files(run_cfg, env, workspace)),
     ]
     return Redactor.of(
         [
@@ -203,6 +206,10 @@ def _files(run_cfg: RunConfig, env: Mapping[str, str], workspace: Path) -> Itera
         Path(env.get("OPENCODE_TEST_HOME") or home, ".opencode"),
         *([] if run_cfg.untrusted else [workspace, workspace / ".opencode"]),
     ]
+    if folder := env.get("OPENCODE_CONFIG_DIR"):
+        folders.append(workspace / folder)
+    if file := env.get("OPENCODE_CONFIG"):
+        yield workspace / file
     yield from (folder / name for folder in folders for name in _CONFIG_FILES)
 
 
@@ -213,9 +220,9 @@ def _all_in(found: Json, env: Mapping[str, str]) -> Iterator[str]:
         yield _text(Path(path)).strip()  # as opencode reads it
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str, env: Mapping[str, str]) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):  # what opencode does not understand either
-        return parse_config(text)
+        return parse_config(text, environ=env)
     return {}
 
 

@@ -11,8 +11,13 @@ from typing import Any
 
 from opencode_trio._checks import LOCKS
 from opencode_trio._json import Json, is_sequence
-from opencode_trio._process.host_config import expand_home, render_config
-from opencode_trio.config import RunConfig
+from opencode_trio._process.host_config import expand_home, parse_config, render_config
+from opencode_trio.config import RunConfig, deep_merge
+from opencode_trio.errors import OpenCodeConfigError
+
+CONFIG_CONTENT = "OPENCODE_CONFIG_CONTENT"
+"""A config as text, which is stronger than all files but an administrator's."""
+
 
 RUN_MARKER = "OPENCODE_TRIO_RUN"
 """Set in a child to the host's pid, a dot, and a value of its own; all that it starts inherits it,
@@ -190,17 +195,31 @@ def settings_environment(
 
     Args:
         run_cfg: the settings.
-        base: the environment below them.
+        base: the environment below them.  Its ``OPENCODE_CONFIG_CONTENT`` is kept; where the
+            settings say something else, they win.
         cwd: the workspace.  opencode takes ``PWD`` for it, rather than its working directory.
         home: the host's home directory, when the child is given one of its own: ``~/`` in the
             settings means the host's.
         without_config: leave out what is opencode's configuration.
+
+    Raises:
+        OpenCodeConfigError: the ``OPENCODE_CONFIG_CONTENT`` of `base` is not a config.
     """
     env = dict(base)
     if not without_config and (config := configuration(run_cfg, home=home)):
-        env["OPENCODE_CONFIG_CONTENT"] = render_config(config)
+        env[CONFIG_CONTENT] = render_config(deep_merge(_config_in(base), config))
     if run_cfg.disable_autoupdate:
         env["OPENCODE_DISABLE_AUTOUPDATE"] = "1"
     env |= LOCKS if run_cfg.untrusted else {}
     place = {} if cwd is None else {"PWD": str(cwd)}
     return env | dict(run_cfg.extra_env or {}) | place
+
+
+def _config_in(env: Mapping[str, str]) -> Json:
+    text = env.get(CONFIG_CONTENT)
+    if not text:
+        return {}
+    try:
+        return parse_config(text, environ=env)
+    except (ValueError, RecursionError) as exc:
+        raise OpenCodeConfigError(f"{CONFIG_CONTENT} in the environment: {exc}") from exc

@@ -32,17 +32,32 @@ _ENV = re.compile(r"\{env:([^}]+)\}")
 _FILE = re.compile(r"\{file:((?:\{env:[^}]+\}|[^}])+)\}")
 
 
-def parse_config(text: str) -> Json:
-    """Parse a config file: JSON, or JSON with comments and trailing commas.
+# What is no {env:NAME} outside of strings: a string, a comment.
+_UNQUOTED_ENV = re.compile(
+    r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/|\{env:(?P<name>[^}"\n]+)\}', re.DOTALL
+)
+
+
+def parse_config(text: str, *, environ: Mapping[str, str]) -> Json:
+    """Parse a config: JSON, or JSON with comments and trailing commas.
+
+    Args:
+        text: The config.
+        environ: What ``{env:NAME}`` means outside of strings, where it stands for a number, say.
+            In strings it is kept.
 
     Raises:
         ValueError: it is neither, or its root is not an object.
         RecursionError: it is nested a thousand deep.
     """
-    value = _loads(text)
+    value = _loads(_UNQUOTED_ENV.sub(lambda found: _value_of(found, environ), text))
     if not is_object(value):
         raise ValueError("its root is not an object")
     return value
+
+
+def _value_of(found: re.Match[str], environ: Mapping[str, str]) -> str:
+    return found[0] if found["name"] is None else environ.get(found["name"], "")
 
 
 def _loads(text: str) -> object:

@@ -4,16 +4,17 @@ Blocking, and without trio: call it in a worker thread.
 
 What of the host reaches a child (``inherit_user_config=False``):
 
-* **Providers**: the provider keys of the global config files, copied (see `_host_config`), and the
+* **Providers**: the provider keys of the global config files, and of what ``OPENCODE_CONFIG``,
+  ``OPENCODE_CONFIG_DIR`` and ``OPENCODE_CONFIG_CONTENT`` say, copied (see `host_config`), and the
   credentials, linked, so that a refreshed OAuth token lands in the host's own file.
-* **The shell's settings**: opencode hands its ``XDG_*`` variables on to the commands of the agent, so
-  every entry of the host's directories but opencode's own is linked into the private ones; git,
+* **The shell's settings**: opencode hands its ``XDG_*`` variables on to the commands of the agent,
+  so every entry of the host's directories but opencode's own is linked into the private ones; git,
   gh and uv find their files.  A *new* entry that such a command makes ends with the child.
 * **The cache**, which children share with the host; one in the scratch where it cannot be written.
-* **An administrator's policy**: the managed config in ``/etc/opencode``, and the remote config of an
-  organisation whose credentials are linked (``wellknown`` entries of ``auth.json``), still count.
-* **The project**: ``opencode.json``, ``.opencode``, ``AGENTS.md``, ``CLAUDE.md`` and skills, found from the
-  workspace upward; see `_project_files` for what that may pick up, and `_untrusted` for keeping it
+* **An administrator's policy**: the managed config in ``/etc/opencode``, and the remote config of
+  an organisation whose credentials are linked (``wellknown`` entries of ``auth.json``), still count.
+* **The project**: ``opencode.json``, ``.opencode``, ``AGENTS.md``, ``CLAUDE.md`` and skills, found
+  from the workspace upward; see `untrusted_workspace` for what that may pick up, and for keeping it
   out.
 
 Facts about opencode are those of 1.18.33, read from the binary and tested against it.
@@ -25,14 +26,15 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from opencode_trio._checks import PATHS_FAIL_WITH
-from opencode_trio._process.environment import RUN_MARKER, child_environment
+from opencode_trio._json import Json
+from opencode_trio._process.environment import CONFIG_CONTENT, RUN_MARKER, child_environment
 from opencode_trio._process.host_config import (
     parse_config,
     provider_config,
@@ -41,6 +43,7 @@ from opencode_trio._process.host_config import (
 )
 from opencode_trio._process.scratch import link, make_scratch, mirror, remove_scratch, unusable
 from opencode_trio._turn.redaction import NOTHING_KNOWN, Redactor
+from opencode_trio.config import deep_merge
 from opencode_trio.errors import OpenCodeConfigError
 
 _log = logging.getLogger("opencode_trio")
@@ -81,6 +84,7 @@ class ChildHome:
 def prepare_child_home(
     *,
     base_env: Mapping[str, str],
+    workspace: Path,
     inherit_user_config: bool,
     isolate_db: bool,
     data_home: Path | None,
@@ -91,6 +95,7 @@ def prepare_child_home(
 
     Args:
         base_env: The host's environment.
+        workspace: Where the child works; relative paths in the host's variables start there.
         inherit_user_config: Leave the host's config, state and ``OPENCODE_*`` as they are.
         isolate_db: Give the child a data directory (database, sessions, logs) in the scratch.
         data_home: Use this data directory instead; made if it is missing, and never removed.
@@ -118,7 +123,11 @@ def prepare_child_home(
             _check_place(host, host.state, "XDG_STATE_HOME")
         else:
             moved |= _private_setup(host, scratch)
-            asked_for = _copy_providers(host, scratch)
+            in_files, asked_for = _copy_providers(host, scratch, workspace)
+            moved |= in_files
+            if providers := _providers_over_project(host, workspace):
+                asked_for |= variables_of(providers)
+                settings = deep_merge(providers, settings or {})
         env = child_environment(
             base_env,
             inherit_user_config=inherit_user_config,
@@ -321,20 +330,45 @@ def _make_private(folder: Path) -> Path:
     return folder
 
 
-def _copy_providers(host: _Host, scratch: Path) -> frozenset[str]:
-    """Write what the host's config files say of providers; return the variables they ask for."""
+def _copy_providers(
+    host: _Host, scratch: Path, workspace: Path
+) -> tuple[dict[str, str], frozenset[str]]:
+    """Write what the host's config files say of providers, of those below the project's files.
+
+    Returns:
+        Variables that lead there, and the names of those that the providers ask for.
+    """
     asked_for: set[str] = set()
-    for source, copy, names in (
-        (host.config / "opencode", scratch / "config" / "opencode", _GLOBAL_FILES),
-        (host.setup_home / ".opencode", scratch / "home" / ".opencode", _HOME_FILES),
-    ):
-        _make_config_directory(copy)
-        for name in names:
-            text, variables = _read_providers(host, source / name)
-            asked_for |= variables
-            if text is not None:
-                (copy / name).write_text(text, encoding="utf-8")
-    return frozenset(asked_for)
+    copies = [
+        (source / name, _make_config_directory(copy) / name)
+        for source, copy, names in (
+            (host.config / "opencode", scratch / "config" / "opencode", _GLOBAL_FILES),
+            (host.setup_home / ".opencode", scratch / "home" / ".opencode", _HOME_FILES),
+        )
+        for name in names
+    ]
+    moved: dict[str, str] = {}
+    if named := host.environ.get("OPENCODE_CONFIG"):
+        copy = scratch / "OPENCODE_CONFIG.json"
+        moved["OPENCODE_CONFIG"] = str(copy)
+        copies.append((workspace / named, copy))
+    for source, copy in copies:
+        if (providers := _providers_in(host, source)) is not None:
+            copy.write_text(render_config(providers), encoding="utf-8")
+            asked_for |= variables_of(providers)
+    return moved, frozenset(asked_for)
+
+
+def _providers_over_project(host: _Host, workspace: Path) -> Json:
+    """Read what the host's variables say of providers that is stronger than the project's files."""
+    providers: Json = {}
+    if named := host.environ.get("OPENCODE_CONFIG_DIR"):
+        for name in _HOME_FILES:
+            providers = deep_merge(providers, _providers_in(host, workspace / named / name) or {})
+    if text := host.environ.get(CONFIG_CONTENT):
+        said = _providers_of(host, lambda: text, CONFIG_CONTENT, workspace)
+        providers = deep_merge(providers, said or {})
+    return providers
 
 
 def _make_config_directory(folder: Path) -> Path:
@@ -357,18 +391,25 @@ def _write_settings(scratch: Path, settings: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _read_providers(host: _Host, file: Path) -> tuple[str | None, frozenset[str]]:
+def _providers_in(host: _Host, file: Path) -> Json | None:
+    return _providers_of(host, lambda: file.read_text(encoding="utf-8"), str(file), file.parent)
+
+
+def _providers_of(
+    host: _Host, read: Callable[[], str], source: str, directory: Path
+) -> Json | None:
     try:
-        kept = provider_config(
-            parse_config(file.read_text(encoding="utf-8")),
-            directory=str(file.parent),
+        providers = provider_config(
+            parse_config(read(), environ=host.environ),
+            directory=str(directory),
             home=host.home,
             environ=host.environ,
         )
-        return render_config(kept), variables_of(kept)
+        render_config(providers)
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return None
     except (OSError, ValueError, RecursionError) as error:
-        # Leaving the file out is the safe side; opencode, too, refuses what it cannot parse.
-        _log.warning("the host's opencode config %s is left out: %s", file, error)
-    return None, frozenset()
+        # Leaving it out is the safe side; opencode, too, refuses what it cannot parse.
+        _log.warning("the host's opencode config %s is left out: %s", source, error)
+        return None
+    return providers

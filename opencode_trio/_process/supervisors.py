@@ -1,8 +1,8 @@
-"""One child and its family, owned by a block.
+"""The two supervisors of a child and its family.
 
 Leaving `open_child`, by whatever way, means that the child and everything it started have ended
-and that its scratch directory is gone.  A `Supervisor` knows how: `_warden_host` with a warden
-process, `_group` where the platform has no child subreaper.
+and that its scratch directory is gone.  A `Supervisor` knows how: `WardenSupervisor` with a
+warden process, `GroupSupervisor` where the platform has no child subreaper.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ line: ``{"pid": int}`` once the child runs its program; and just before we exit
   ``errno`` (0 if it was not the system), ``strerror``, ``filename`` (or null).
 
 **Worktrees**: when the host was killed, those that it has noted in the child's repository are given
-to `_worktree`, which removes them unless they hold work; we become it, once the families of all
+to `worktrees`, which removes them unless they hold work; we become it, once the families of all
 wardens of that host have had their time to end.
 
 **Signals**: SIGTERM ends the family; other signals that would end a process are survived.
@@ -328,7 +328,10 @@ def remove_tree(name: str, parent: int | None = None) -> None:
 
 
 def noted_worktrees(directory: str) -> str | None:
-    """Find the git directory of a repository in which hosts have noted worktrees (see `_claims`)."""
+    """Find the git directory of a repository in which hosts have noted worktrees.
+
+    See `worktree_claims`.
+    """
     git = os.path.join(directory, ".git")
     while not os.path.lexists(git):
         if directory == os.path.dirname(directory):

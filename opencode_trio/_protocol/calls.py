@@ -1,7 +1,7 @@
 """The calls of opencode's HTTP interface, as values: what to send, and how to read the answer.
 
-Constructors only; `_http` sends them.  The routes are those of 1.x (``GET /doc`` of a server lists
-them).  Bodies leave out what is not given, so that opencode's own defaults hold.
+Constructors only; `_server.http` sends them.  The routes are those of 1.x (``GET /doc`` of a server
+lists them).  Bodies leave out what is not given, so that opencode's own defaults hold.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class TurnQueue:
             raise OpenCodeCancelledError("the turn was aborted before it began")
 
     async def run_to_answer(self, call: Call[T], *, busy_s: float = math.inf) -> T:
-        """Take the floor for a call that the agent works on; see `AbortableRequest` and `_request.run_to_answer`."""
+        """Take the floor for a call that the agent works on; see `AbortableRequest`."""
         async with self.exclusive():
             send = partial(self._remote.call, call)
             self._request = request = AbortableRequest(self._remote, send, busy_s=busy_s)

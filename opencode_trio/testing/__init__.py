@@ -11,10 +11,9 @@ Example::
     assert [request.prompt for request in model.requests] == ["go", "go"]
 """
 
-# The house, from the ground: `_usage`, `_replies`, `_chunks` and `_requests` are values and pure
-# functions; `_script` finds the next reply; `_ledger` keeps the books; `_asgi` plays replies to
-# clients; `_serve` is the web server; `_model` is the door, and `_run_config` the one for programs
-# that a real model can use, too.
+# From the ground up: `_usage`, `_requests` and `_chunks` are values and pure functions; `_script` is
+# what a model says, and finds the next reply; `_asgi` plays replies to clients; `_web_server`
+# serves; `_model` opens all of it.
 
 from opencode_trio.testing._leaks import LeakCheck, assert_no_leaks
 from opencode_trio.testing._model import ScriptedModel, open_run_config, open_scripted_model
