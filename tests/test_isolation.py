@@ -456,7 +456,7 @@ def prepare(host: Host) -> Iterator[Prepare]:
 
     def prepare(**options: Any) -> ChildHome:
         env = host.env | options.pop("env", {})
-        settings = {
+        settings: dict[str, Any] = {
             "workspace": host.home / "workspace",
             "inherit_user_config": False,
             "isolate_db": True,
@@ -836,24 +836,24 @@ def debug(opencode_binary: str, tmp_path: Path) -> Callable[..., Any]:
 def test_the_real_opencode_sees_providers_and_credentials_alone(
     host: Host, prepare: Prepare, debug: Callable[..., Any]
 ) -> None:
-    def providers(**options: Any) -> str:
-        return json.dumps(EVIL | {"provider": options})
+    def providers(providers: dict[str, Any]) -> str:
+        return json.dumps(EVIL | {"provider": providers})
 
-    by_file = providers(**{"by-file": {"options": {"beside": "{file:five}", "timeout": "N"}}})
+    by_file = providers({"by-file": {"options": {"beside": "{file:five}", "timeout": "N"}}})
     write(host.home / "evil" / "evil.json", by_file.replace('"N"', "{env:N}"))
     write(host.home / "evil" / "five", "five")
     folder = host.home / "evil-dir"
     write(folder / "agent" / "evil.md", AGENT)
     seven = {"options": {"beside": "{file:seven}"}, "models": {"m": {}}}
-    write(folder / "opencode.json", providers(**{"by-folder": seven}))
-    write(folder / "opencode.jsonc", providers(**{"by-folder": {"models": {"n": {}}}}))
+    write(folder / "opencode.json", providers({"by-folder": seven}))
+    write(folder / "opencode.jsonc", providers({"by-folder": {"models": {"n": {}}}}))
     write(folder / "seven", "seven")
     write(host.root / "workspace" / "eight", "eight")
     eight = {"options": {"beside": "{file:eight}", "asked": "{env:OPENCODE_NINE}"}}
     env = HOSTILE_ENV | {
         "OPENCODE_CONFIG": str(host.home / "evil" / "evil.json"),
         "OPENCODE_CONFIG_DIR": str(folder),
-        "OPENCODE_CONFIG_CONTENT": providers(**{"by-text": eight}),
+        "OPENCODE_CONFIG_CONTENT": providers({"by-text": eight}),
         "OPENCODE_NINE": "nine",
         "N": "6",
     }
