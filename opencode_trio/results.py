@@ -1,4 +1,4 @@
-"""The result of a turn, `RunResult`, folded from events."""
+"""`RunResult`: what came of a turn."""
 
 from __future__ import annotations
 

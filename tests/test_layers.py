@@ -11,6 +11,7 @@ import io
 import re
 import sys
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,3 +190,43 @@ def test_private_names_in_backticks_exist() -> None:
     assert {
         (where, name) for where, name in named if not known.issuperset(name.split("."))
     } == set()
+
+
+def test_no_two_modules_say_that_they_are_the_same() -> None:
+    said = Counter(
+        (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").splitlines()[0]
+        for path in FILES
+    )
+    assert [line for line, times in said.items() if times > 1] == []
+
+
+def arguments_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    every = function.args
+    named = [*every.posonlyargs, *every.args, *every.kwonlyargs, every.vararg, every.kwarg]
+    return {argument.arg for argument in named if argument}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_docstrings_name_arguments_that_exist(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        functions = [node] if not isinstance(node, ast.ClassDef) else node.body
+        known = {
+            name
+            for function in functions
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (function is node or function.name == "__init__")
+            for name in arguments_of(function)
+        }
+        if isinstance(node, ast.ClassDef):
+            known |= {
+                line.target.id
+                for line in node.body
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+            }
+        section = re.search(
+            r"^Args:\n((?: {4}.*\n?|\n)+)", ast.get_docstring(node) or "", re.MULTILINE
+        )
+        told = re.findall(r"^ {4}([\w, ]+):", section[1], re.MULTILINE) if section else []
+        assert {name.strip() for names in told for name in names.split(",")} <= known, node.name

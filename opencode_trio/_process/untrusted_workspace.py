@@ -1,4 +1,4 @@
-"""What opencode takes for a project's own: found from the workspace upward.
+"""Workspaces that are not trusted: what opencode takes from them, and what keeps it out.
 
 It looks from the workspace to the root of its git repository; without one, up to ``/``, and so past
 the host's home directory and through directories where anybody may write.  No variable stops it.

@@ -1,15 +1,15 @@
-"""What an agent was asked to do, and how it is ended before its time.
+"""A request that an agent works on, and how it is ended early.
 
-A caller that gives up waiting must not drop the connection: opencode goes on working, and up to 1.18 a
-session whose shell was dropped in its first moments is called busy for ever.  So the request is
+A caller that gives up waiting must not drop the connection: opencode goes on working, and up to
+1.18 a session whose shell was dropped in its first moments is called busy for ever.  So the request is
 kept until it has its answer, which after an abort comes at once.  Nearly always:
 
 * An abort overtakes a prompt that is being stored, and does nothing.  It has to be said again.
 * In opencode 1.14 an abort that meets the first moment of a run is never answered, nor is the
   prompt, though the session is idle; the next abort is answered, and the next prompt runs.
 * In opencode 1.2 a prompt may have no answer when it is aborted as the server's first tool starts.
-* In opencode 1.18 a shell that is aborted as it starts is gone, but neither it nor that abort is ever
-  answered, and the session is called busy until its next prompt.
+* In opencode 1.18 a shell that is aborted as it starts is gone, but neither it nor that abort is
+  ever answered, and the session is called busy until its next prompt.
 
 So aborts are said without waiting for one another, and a session that stays idle is believed.
 """
@@ -54,7 +54,7 @@ class AbortableRequest(Generic[T]):
     """One request that the agent works on, from its sending to its end.
 
     Args:
-        stored: the session.
+        remote: the session on its server.
         send: sends the request, and returns its answer; may raise `OpenCodeServerError`.
         has_begun: whether the server is known to have it.
         busy_s: how long a session is believed to be busy, though the server has aborted it.

@@ -1,8 +1,4 @@
-"""What an agent asks of a human, and what can be answered.
-
-A handler gets a `PermissionRequest` or a `QuestionRequest`.  Both have attributes, and the wire's
-own fields by key: ``request.patterns`` and ``request["patterns"]``.
-"""
+"""The permission requests and questions that a turn waits with, and what becomes of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A turn as its server has it: what is stored of it, and what it is doing.  Asked for, not heard."""
+"""A turn as its server has it, asked for by requests: what is stored of it, and what it does."""
 
 from __future__ import annotations
 

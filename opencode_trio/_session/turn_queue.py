@@ -1,4 +1,4 @@
-"""`Session`: a conversation with an agent, turn by turn."""
+"""The queue of what a session's agent is to do: one turn or call at a time, in order."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class TurnListeners:
 
 
 class TurnQueue:
-    """A session's work on its server.
+    """What a session's agent works on, and who waits for it.
 
     Args:
-        stored: the session.
+        remote: the session on its server.
         rules: its permission rules.
-        audience: of its turns.
+        listeners: who is told of its turns.
     """
 
     def __init__(self, remote: RemoteTurn, rules: SessionRules, listeners: TurnListeners) -> None:

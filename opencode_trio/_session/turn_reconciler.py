@@ -1,4 +1,4 @@
-"""A prompt and its answer, as the server has them.
+"""The answer to a prompt, reconciled with what the event stream told.
 
 The answer ends the turn, and what is stored is the truth of it; the event stream was the live view.
 """

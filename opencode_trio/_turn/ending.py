@@ -1,4 +1,4 @@
-"""What the end of a turn means to its caller: a result, or which error."""
+"""How a turn ended, and what that means to its caller: a result with a reason, or an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a turn, `RunResult`, folded from events."""
+"""Make a `RunResult` from the events of a turn, or from what was folded of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dialect of ``opencode run --format json``: one record a line.
+"""Lines of ``opencode run --format json`` become events: one record a line.
 
 A record is ``{"type", "timestamp", "sessionID", ...}``.  Nothing here fails: a type that the
 table does not have becomes `UnknownEvent`, and the record itself stays in ``Event.raw``.

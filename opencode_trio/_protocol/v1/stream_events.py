@@ -1,4 +1,4 @@
-"""The dialect of ``opencode serve``: what its event stream and its stored messages say.
+"""Records of the event stream, and stored messages, become events.
 
 ``/event`` sends ``{"id", "type", "properties"}``; ``/global/event`` wraps the same in
 ``{"directory", "payload"}``.  Nothing here fails: a type that the table does not have becomes
