@@ -160,6 +160,12 @@ class LiveAgent(Agent[ValueT_co]):
         keep_events: whether its results keep their wire records.
     """
 
+    # Type checkers ask for these again where they are set.
+    attempts: int
+    session_id: str | None
+    diff: str | None
+    outcome: Outcome[ValueT_co] | None
+
     def __init__(
         self,
         number: int,
