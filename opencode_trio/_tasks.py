@@ -1,7 +1,7 @@
-"""Which `trio.run` the caller is in; plain errors for a caller that is in another one, or in none.
+"""What trio does not bring: tasks of a block, time limits that raise our errors, and `TrioRun`.
 
 Events, locks and nurseries of trio belong to one `trio.run`.  Used from another thread, they fail
-inside of trio, or leave a task waiting for ever.
+inside of trio, or leave a task waiting for ever; `TrioRun` raises a plain error instead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The two supervisors of a child and its family.
+"""The two supervisors of a child and its family: by a warden process, and by a process group.
 
-Leaving `open_child`, by whatever way, means that the child and everything it started have ended
-and that its scratch directory is gone.  A `Supervisor` knows how: `WardenSupervisor` with a
-warden process, `GroupSupervisor` where the platform has no child subreaper.
+Which of them is best, how a start that failed is told, and what is done when a supervisor fails.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The seam: everything that is of one line of opencode, as one value.
 
-Nothing outside of this folder names a route, a type of the wire, a tool, an agent, a variable or a
-version.  A program above asks the `Dialect` of its server.
+Nothing above names a route, a type of the wire, a tool or an agent; it asks the `Dialect` of its
+server.  What a child is started with (environment, settings file, command line) is not in it yet.
 """
 
 from __future__ import annotations
