@@ -259,7 +259,7 @@ def checked_prompt(prompt: object, *, may_be_blank: bool = False) -> str:
     return prompt
 
 
-SINCE = (1, 15, 13)
+UNTRUSTED_SINCE = (1, 15, 13)
 """The oldest opencode that this was tried on.  In older ones ``run`` works in its working
 directory whatever ``PWD`` says, and that is elsewhere here."""
 

@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 import trio
 
-from opencode_trio._checks import PATHS_FAIL_WITH, StrPath, checked_prompt, checked_workspace
-from opencode_trio._checks import SINCE as UNTRUSTED_SINCE
+from opencode_trio._checks import (
+    PATHS_FAIL_WITH,
+    UNTRUSTED_SINCE,
+    StrPath,
+    checked_prompt,
+    checked_workspace,
+)
 from opencode_trio._process.binary import check_release, probe_version, resolve_binary
 from opencode_trio._process.child_setup import prepare_child
 from opencode_trio._process.environment import build_argv

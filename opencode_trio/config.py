@@ -223,9 +223,7 @@ def _by_tool(permission: PermissionMap | str) -> PermissionMap:
 def _layered_patterns(outer: Any, inner: Any) -> Any:
     if not is_mapping(inner):
         return inner  # one action for whatever the tool does
-    below = outer if is_mapping(outer) else {"*": outer}
-    kept = {pattern: action for pattern, action in below.items() if pattern not in inner}
-    return {**kept, **inner}
+    return _by_key(outer if is_mapping(outer) else {"*": outer}, inner)
 
 
 def _specificity(name: str) -> tuple[bool, int]:

@@ -17,7 +17,7 @@ import trio
 
 from hostile import Hostile
 from opencode_trio import AsyncOpenCodeClient, OpenCodeVersionError, build_env, open_swarm
-from opencode_trio._checks import LOCKS, SINCE
+from opencode_trio._checks import LOCKS, UNTRUSTED_SINCE
 from opencode_trio._process.binary import check_release
 from opencode_trio._process.untrusted_workspace import (
     MAX_CONFIG_BYTES,
@@ -96,8 +96,8 @@ def test_what_the_caller_gives_is_accepted() -> None:
 @pytest.mark.parametrize("version", ["1.15.12", "1.2.27"])
 def test_older_releases_are_refused(version: str) -> None:
     with pytest.raises(OpenCodeVersionError, match=rf"needs opencode 1.15.13 .* is {version}"):
-        check_release(version, at_least=SINCE, needed_for="RunConfig.untrusted")
-    check_release("1.15.13", at_least=SINCE, needed_for="RunConfig.untrusted")
+        check_release(version, at_least=UNTRUSTED_SINCE, needed_for="RunConfig.untrusted")
+    check_release("1.15.13", at_least=UNTRUSTED_SINCE, needed_for="RunConfig.untrusted")
 
 
 async def test_a_client_asks_for_the_release(tmp_path: Path) -> None:

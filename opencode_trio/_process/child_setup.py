@@ -24,7 +24,7 @@ from opencode_trio._process.environment import (
     reach_loopback_directly,
     settings_environment,
 )
-from opencode_trio._process.host_config import parse_config, settings_file
+from opencode_trio._process.host_config import GLOBAL_CONFIG_FILES, parse_config, settings_file
 from opencode_trio._process.isolation import (
     ChildHome,
     home_of,
@@ -168,9 +168,6 @@ MAX_BYTES = 1 << 20
 """Credentials and settings are kilobytes; what is larger is something else."""
 
 
-_CONFIG_FILES = ("config.json", "opencode.json", "opencode.jsonc")
-
-
 _IN_VARIABLES = (CONFIG_CONTENT, "OPENCODE_AUTH_CONTENT")
 
 
@@ -210,7 +207,7 @@ def _files(run_cfg: RunConfig, env: Mapping[str, str], workspace: Path) -> Itera
         folders.append(workspace / folder)
     if file := env.get("OPENCODE_CONFIG"):
         yield workspace / file
-    yield from (folder / name for folder in folders for name in _CONFIG_FILES)
+    yield from (folder / name for folder in folders for name in GLOBAL_CONFIG_FILES)
 
 
 def _all_in(found: Json, env: Mapping[str, str]) -> Iterator[str]:

@@ -24,6 +24,14 @@ from opencode_trio._json import (
     texts_of,
 )
 
+CONFIG_FILES = ("opencode.json", "opencode.jsonc")
+"""Where opencode looks for a config: in a project, ``.opencode`` and ``OPENCODE_CONFIG_DIR``; the
+later wins."""
+
+GLOBAL_CONFIG_FILES = ("config.json", *CONFIG_FILES)
+"""Likewise, in its config directory.  (The TOML file ``config`` of 2025 is left out: opencode turns
+it into ``config.json`` at its first start.)"""
+
 PROVIDER_KEYS = ("$schema", "provider", "disabled_providers", "enabled_providers")
 """The keys that say where models come from; every other key is a capability or a taste."""
 

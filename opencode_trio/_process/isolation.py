@@ -36,6 +36,8 @@ from opencode_trio._checks import PATHS_FAIL_WITH
 from opencode_trio._json import Json
 from opencode_trio._process.environment import CONFIG_CONTENT, RUN_MARKER, child_environment
 from opencode_trio._process.host_config import (
+    CONFIG_FILES,
+    GLOBAL_CONFIG_FILES,
     parse_config,
     provider_config,
     render_config,
@@ -47,11 +49,6 @@ from opencode_trio.config import deep_merge
 from opencode_trio.errors import OpenCodeConfigError
 
 _log = logging.getLogger("opencode_trio")
-
-# Where opencode looks for config files, below its config directory and below ~/.opencode.  (The
-# TOML file `config` of 2025 is left out: opencode turns it into config.json at its first start.)
-_GLOBAL_FILES = ("config.json", "opencode.json", "opencode.jsonc")
-_HOME_FILES = ("opencode.json", "opencode.jsonc")
 
 _CREDENTIALS = ("auth.json", "mcp-auth.json")
 
@@ -342,8 +339,8 @@ def _copy_providers(
     copies = [
         (source / name, _make_config_directory(copy) / name)
         for source, copy, names in (
-            (host.config / "opencode", scratch / "config" / "opencode", _GLOBAL_FILES),
-            (host.setup_home / ".opencode", scratch / "home" / ".opencode", _HOME_FILES),
+            (host.config / "opencode", scratch / "config" / "opencode", GLOBAL_CONFIG_FILES),
+            (host.setup_home / ".opencode", scratch / "home" / ".opencode", CONFIG_FILES),
         )
         for name in names
     ]
@@ -363,7 +360,7 @@ def _providers_over_project(host: _Host, workspace: Path) -> Json:
     """Read what the host's variables say of providers that is stronger than the project's files."""
     providers: Json = {}
     if named := host.environ.get("OPENCODE_CONFIG_DIR"):
-        for name in _HOME_FILES:
+        for name in CONFIG_FILES:
             providers = deep_merge(providers, _providers_in(host, workspace / named / name) or {})
     if text := host.environ.get(CONFIG_CONTENT):
         said = _providers_of(host, lambda: text, CONFIG_CONTENT, workspace)

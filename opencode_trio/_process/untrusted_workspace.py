@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from opencode_trio._process.host_config import CONFIG_FILES
 from opencode_trio.errors import OpenCodeConfigError
 
 _GIT = (
@@ -63,9 +64,6 @@ NAMES = (
     ".claude/skills",
     ".agents/skills",
 )
-
-
-_CONFIG_FILES = ("opencode.json", "opencode.jsonc")
 
 
 _PLUGIN_DIRECTORIES = (".opencode/plugin", ".opencode/plugins")
@@ -161,7 +159,7 @@ def _plugins_in(folder: Path) -> Iterator[str]:
 
 
 def _asks_in(folder: Path) -> Iterator[str]:
-    for name in _CONFIG_FILES:
+    for name in CONFIG_FILES:
         with suppress(OSError):  # what we cannot read, opencode cannot
             if (asked := _ask_of(folder / name)) is not None:
                 yield f"{folder / name} ({asked})"

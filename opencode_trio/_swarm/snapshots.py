@@ -94,7 +94,7 @@ def snapshot_of(agent: LiveAgent) -> AgentSnapshot:
         phase=_phase_of(agent),
         asks=activity.asks,
         asked=activity.asked,
-        is_retrying=retry is not None,
+        is_retrying=activity.is_retrying,
         retry_in_s=max(0.0, retry.next_at_s - time.time()) if retry and retry.next_at_s else None,
         retry_reason=retry.message if retry else "",
         steps=activity.steps,

@@ -94,12 +94,11 @@ class AgentTask(Generic[ValueT_co]):
             raise OpenCodeConfigError(
                 "args: only an async function takes arguments, a prompt does not"
             )
-        if self.output is not None and not isinstance(self.work, str):
-            raise OpenCodeConfigError(
-                "output: only for a prompt; a function passes it to `session.send`"
-            )
-
         if self.output is not None:
+            if not isinstance(self.work, str):
+                raise OpenCodeConfigError(
+                    "output: only for a prompt; a function passes it to `session.send`"
+                )
             output_of(self.output)  # refuses what is invalid, and so does this:
         settings_of(self)
 
